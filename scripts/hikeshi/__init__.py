@@ -1,0 +1,1 @@
+"""Leads an operator through the recovery of a small web shop."""

@@ -1,0 +1,1 @@
+"""The practice incident: containers, faults, the scenario's clock, the score."""

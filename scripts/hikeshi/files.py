@@ -1,0 +1,28 @@
+"""Files only we may read, written whole or not at all."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file only we may read, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_private_yaml(path: Path, data: Any) -> None:
+    """Write data as a YAML file only we may read."""
+    write_private(path, yaml.safe_dump(data, sort_keys=False, allow_unicode=True))

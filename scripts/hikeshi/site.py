@@ -1,0 +1,257 @@
+"""Find the project; load and validate a site.
+
+A site is an inventory folder: `hosts.yml` and `group_vars/` for Ansible, `site.yml` and `probes.yml` for hikeshi, and
+for ssh `known_hosts`, `ssh_config`, `ssh_key` where there are such. What is private to the practice site (addresses,
+keys, secrets of this very run) lies in `.drill/<prefix>/site/` and is laid over it.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from hikeshi.errors import MisconfiguredError, UsageError
+
+PROJECT = Path(__file__).resolve().parents[2]
+INVENTORIES = PROJECT / "inventories"
+PRACTICE_SITE = "drill"
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class View(_Data):
+    """A way of looking at the shop: through the load balancer, or at the web server directly."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[^\s/]+/?$")]
+    host: str = ""  # Host header, where it is not the one in `url`
+    via: str = ""  # host whose ssh carries the requests (SOCKS), for addresses that only the site's network reaches
+
+
+class Pictures(_Data):
+    """Fetch and decode every picture a page shows, and compare each with the recorded one of its name."""
+
+    select: str  # CSS selector of the <img> elements
+    name: str = "alt"  # attribute that names the picture
+    count: Annotated[int, Field(ge=1)]  # how many the page must show at least
+    recorded: str  # file of this site with the recorded fingerprints
+    min_pixels: Annotated[int, Field(ge=1)] = 32  # shortest side that is still a picture
+
+
+class Submit(_Data):
+    """Send a form of the page last fetched, with its hidden fields, as a browser would."""
+
+    form: str  # CSS selector
+    fields: dict[str, str] = {}
+
+
+class Expect(_Data):
+    """What the answer must be."""
+
+    status: int = 200
+    contains: list[str] = []
+    lacks: list[str] = []
+    select: dict[str, int] = {}  # CSS selector → how many elements
+    values: dict[str, str] = {}  # CSS selector of a form field → its value
+
+
+class Step(_Data):
+    """One step of a probe: exactly one of get, submit, pictures."""
+
+    get: str | None = None
+    submit: Submit | None = None
+    pictures: Pictures | None = None
+    expect: Expect = Expect()
+
+    @model_validator(mode="after")
+    def one_action(self) -> "Step":
+        """Refuse a step with no action or two."""
+        actions = [name for name in ("get", "submit", "pictures") if getattr(self, name) is not None]
+        if len(actions) != 1:
+            raise ValueError(f"a step has exactly one of get, submit, pictures; this one has {actions or 'none'}")
+        return self
+
+
+class Probe(_Data):
+    """One look at the shop with a customer's eyes."""
+
+    id: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+    title: str  # a sentence that is true when the probe passes
+    effects: Literal["", "cart", "order"] = ""  # what it leaves behind on the site
+    steps: Annotated[list[Step], Field(min_length=1)]
+
+
+class Permission(_Data):
+    """What the customer allowed before any incident: who said it, when, in which words."""
+
+    by: str
+    when: str
+    words: str
+
+
+class SiteData(_Data):
+    """`site.yml` and `probes.yml` of a site, validated."""
+
+    title: str
+    time_zone: str = "UTC"
+    practice: bool = False
+    views: dict[str, View]
+    permissions: dict[str, Permission] = {}
+    probes: Annotated[list[Probe], Field(min_length=1)]
+    timeout_s: Annotated[float, Field(gt=0, le=60)] = 10.0
+
+    @field_validator("views")
+    @classmethod
+    def both_views(cls, views: dict[str, View]) -> dict[str, View]:
+        """Insist on the two views every verb relies on."""
+        missing = {"customer", "direct"} - views.keys()
+        if missing:
+            raise ValueError(f"views must name customer and direct; missing: {', '.join(sorted(missing))}")
+        return views
+
+
+@dataclass(frozen=True)
+class Site:
+    """A loaded site. `folder` is its inventory folder; `private` holds what stays outside git."""
+
+    name: str
+    folder: Path
+    private: Path
+    data: SiteData
+
+    @property
+    def inventory(self) -> list[Path]:
+        """Inventory files, in Ansible's order of precedence (the later one wins)."""
+        return [
+            path for path in dict.fromkeys((self.folder / "hosts.yml", self.private / "hosts.yml")) if path.exists()
+        ]
+
+    @property
+    def records(self) -> Path:
+        """Folder of this site's runs and journal: private, outside git."""
+        suffix = "" if self.private == self.folder else f"-{self.private.parent.name}"
+        return PROJECT / "incidents" / f"{self.name}{suffix}"
+
+    @property
+    def ssh_arguments(self) -> list[str]:
+        """Options that make ssh use this site's own keys and known hosts, and nothing else of the operator's."""
+        arguments = ["-o", "StrictHostKeyChecking=yes"]
+        for option, name in (("-F", "ssh_config"), ("-i", "ssh_key")):
+            if (self.private / name).exists():
+                arguments += [option, str(self.private / name)]
+        if (self.private / "known_hosts").exists():
+            arguments += ["-o", f"UserKnownHostsFile={self.private / 'known_hosts'}"]
+        return arguments
+
+    @property
+    def control_folder(self) -> Path:
+        """Folder of ssh's shared connections.
+
+        Ansible names these after host, port and user only, so two practice sites, or one made anew, would share a
+        connection to the wrong host: the folder is keyed by the site's path and its host keys.
+        """
+        known = self.private / "known_hosts"
+        identity = str(self.private).encode() + (known.read_bytes() if known.exists() else b"")
+        return Path.home() / ".ansible" / "cp" / hashlib.sha256(identity).hexdigest()[:10]
+
+
+def practice_prefix() -> str:
+    """Return the practice site's prefix, from HIKESHI_DRILL, else `hikeshi`."""
+    prefix = os.environ.get("HIKESHI_DRILL", "hikeshi")
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,20}", prefix):
+        raise UsageError(
+            f"HIKESHI_DRILL is '{prefix}'; allowed: a small letter, then up to 20 small letters, digits, hyphens.",
+            "export HIKESHI_DRILL=hikeshi",
+        )
+    return prefix
+
+
+def practice_folder() -> Path:
+    """Return the run-time folder of the practice site."""
+    return PROJECT / ".drill" / practice_prefix()
+
+
+def site_names() -> list[str]:
+    """Return the names of all sites in this project."""
+    return sorted(path.parent.name for path in INVENTORIES.glob("*/site.yml"))
+
+
+def choose(name: str | None) -> str:
+    """Return the site meant: the name given, else HIKESHI_SITE, else the only one there is. Never a guess."""
+    names = site_names()
+    chosen = name or os.environ.get("HIKESHI_SITE") or (names[0] if len(names) == 1 else "")
+    if chosen in names:
+        return chosen
+    what = f"unknown site '{chosen}'" if chosen else "no site named"
+    raise UsageError(f"{what}; allowed: {', '.join(names) or 'none yet'}.", f"--site {names[0] if names else 'NAME'}")
+
+
+def read_yaml(path: Path) -> Any:
+    """Return a YAML file's content; an empty file is an empty mapping."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError as error:
+        raise MisconfiguredError(f"{shown(path)} is missing.", f"git status; git checkout -- {shown(path)}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise MisconfiguredError(f"{shown(path)} cannot be read: {error}.") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error)
+        raise MisconfiguredError(f"{shown(path)}{where} is not YAML: {problem}.", f"mend {shown(path)}") from error
+
+
+def shown(path: Path) -> str:
+    """Return a path as the operator would type it: relative to the project where it is inside."""
+    return str(path.relative_to(PROJECT)) if path.is_relative_to(PROJECT) else str(path)
+
+
+def overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with `top` laid over it, mappings merged key by key."""
+    merged = dict(base)
+    for key, value in top.items():
+        below = merged.get(key)
+        merged[key] = overlay(below, value) if isinstance(value, Mapping) and isinstance(below, Mapping) else value
+    return merged
+
+
+def load(name: str | None = None) -> Site:
+    """Load and validate a site; every error names the file, the key, the value seen and what is allowed."""
+    chosen = choose(name)
+    folder = INVENTORIES / chosen
+    raw = read_yaml(folder / "site.yml")
+    probes = read_yaml(folder / "probes.yml")
+    private = folder
+    if isinstance(raw, dict) and raw.get("practice"):
+        private = practice_folder() / "site"
+        if not (private / "hosts.yml").exists():
+            raise MisconfiguredError(
+                f"the practice site is not up: {shown(private / 'hosts.yml')} is missing.", "hikeshi drill up"
+            )
+        raw = overlay(raw, read_yaml(private / "site.yml"))
+    try:
+        data = SiteData.model_validate({**raw, "probes": probes.get("probes", [])})
+    except (ValidationError, TypeError, AttributeError) as error:
+        raise MisconfiguredError(
+            f"{shown(folder)}/site.yml or probes.yml is not valid:\n{_explain(error)}", f"mend {shown(folder)}"
+        ) from error
+    for inventory in (folder / "hosts.yml", private / "hosts.yml"):
+        if not isinstance(read_yaml(inventory), dict):
+            raise MisconfiguredError(f"{shown(inventory)} is not an inventory: a mapping of groups is expected.")
+    return Site(chosen, folder, private, data)
+
+
+def _explain(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return f"  {error}"
+    return "\n".join(
+        f"  {'.'.join(map(str, item['loc'])) or 'site'}: {item['msg']} (seen: {str(item['input'])[:80]!r})"
+        for item in error.errors(include_url=False)
+    )

@@ -1,0 +1,105 @@
+"""A site's data: what is refused, and with which words."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hikeshi import site as sites
+from hikeshi.errors import MisconfiguredError, UsageError
+from tests.unit.conftest import PROBES, SITE, Project
+
+
+def test_the_only_site_needs_no_name(project: Project) -> None:
+    assert sites.load().name == "shop"
+
+
+def test_two_sites_are_never_guessed(project: Project) -> None:
+    other = project.root / "inventories" / "other"
+    other.mkdir()
+    (other / "site.yml").write_text("title: other\n")
+    with pytest.raises(UsageError, match="no site named; allowed: other, shop"):
+        sites.load()
+
+
+def test_site_from_environment(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HIKESHI_SITE", "nosuch")
+    with pytest.raises(UsageError, match="unknown site 'nosuch'; allowed: shop"):
+        sites.load()
+    assert sites.load("shop").name == "shop"
+
+
+@pytest.mark.parametrize("name", ["site.yml", "probes.yml", "hosts.yml"])
+def test_broken_yaml_names_file_and_line(project: Project, name: str) -> None:
+    project.write(name, "a: 1\nb: [1, 2\nc: 3\n")
+    with pytest.raises(MisconfiguredError, match=rf"inventories/shop/{name} line 3, column \d+ is not YAML"):
+        sites.load()
+
+
+@pytest.mark.parametrize("name", ["probes.yml", "hosts.yml"])
+def test_missing_file_is_named(project: Project, name: str) -> None:
+    (project.folder / name).unlink()
+    with pytest.raises(MisconfiguredError, match=f"inventories/shop/{name} is missing"):
+        sites.load()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"title": None}, "title: .*seen: 'None'"),
+        ({"views": {"customer": {"url": "http://a"}}}, "missing: direct"),
+        ({"views": {**SITE["views"], "direct": {"url": "ftp://a"}}}, "views.direct.url: .*seen: 'ftp://a'"),  # type: ignore[dict-item]
+        ({"tilte": "x"}, "tilte: Extra inputs are not permitted"),
+        ({"timeout_s": 0}, "timeout_s: .*greater than 0"),
+    ],
+)
+def test_invalid_site_names_key_and_value(project: Project, change: dict[str, Any], words: str) -> None:
+    project.site({**SITE, **change})
+    with pytest.raises(MisconfiguredError, match=words):
+        sites.load()
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        ({}, "exactly one of get, submit, pictures; this one has none"),
+        ({"get": "/", "submit": {"form": "f"}}, "exactly one of"),
+        ({"got": "/"}, "got: Extra inputs"),
+    ],
+)
+def test_invalid_step_is_refused(project: Project, step: dict[str, Any], words: str) -> None:
+    project.probes({"probes": [{**PROBES["probes"][0], "steps": [step]}]})
+    with pytest.raises(MisconfiguredError, match=words):
+        sites.load()
+
+
+def test_practice_site_that_is_down_says_how_to_put_it_up(
+    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HIKESHI_DRILL", "nothing-here")
+    project.site({**SITE, "practice": True})
+    with pytest.raises(MisconfiguredError, match="not up") as caught:
+        sites.load()
+    assert caught.value.fix == "hikeshi drill up"
+
+
+@pytest.mark.parametrize("prefix", ["", "UPPER", "../up", "a" * 40])
+def test_bad_drill_prefix_is_refused(monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
+    monkeypatch.setenv("HIKESHI_DRILL", prefix)
+    with pytest.raises(UsageError, match="HIKESHI_DRILL"):
+        sites.practice_prefix()
+
+
+def test_shared_connections_are_keyed_by_host_keys(project: Project) -> None:
+    site = sites.load()
+    (site.private / "known_hosts").write_text("web1 ssh-ed25519 AAAA\n")
+    first = site.control_folder
+    (site.private / "known_hosts").write_text("web1 ssh-ed25519 BBBB\n")
+    assert site.control_folder != first
+
+
+def test_overlay_merges_mappings_and_replaces_the_rest() -> None:
+    assert sites.overlay({"a": {"b": 1, "c": 2}, "d": [1]}, {"a": {"b": 3}, "d": [2]}) == {
+        "a": {"b": 3, "c": 2},
+        "d": [2],
+    }
