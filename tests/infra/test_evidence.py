@@ -1,0 +1,232 @@
+"""evidence: what is there is said, what could not be seen is said too, and looking leaves nothing behind."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from testinfra.host import Host
+
+from tests.infra.asking import must, wait_until
+
+PROJECT = Path(__file__).resolve().parents[2]
+INSTANCE = f"molecule-{os.environ.get('MOLECULE_SCENARIO_NAME')}"
+# What every login writes is left out: wtmp and the like, the sessions, and the time of /tmp, where Ansible unpacks.
+STATE = (
+    "find / /run -xdev ! -path '/run/systemd/sessions*' ! -path '/run/systemd/users*' ! -path '/run/log/*' "
+    "! -path '/var/log/wtmp' ! -path '/var/log/lastlog' ! -path /run/utmp ! -path /tmp "
+    "! -path '/run/systemd/transient*' ! -path '/run/systemd/units*' ! -path '/run/user*' "
+    "-printf '%p %y %m %U:%G %s %T@ %C@ %l\\n' | sort; "
+    "systemctl list-units --all --plain --no-legend | grep -vE '^(session-|user-|user@|user-runtime-dir@)'"
+)
+# As a file system and a log may hold them: a template, a terminal's escape, a line end, a byte that is no UTF-8.
+TEMPLATE = "{{ 'x' | upper }}"
+NAMES = f'"{TEMPLATE}" "$(printf \'\\033[31mred\')" "$(printf \'two\\nlines\')" "$(printf \'latin\\344\')"'
+
+
+def ansible(program: str, *words: str, **environment: str) -> str:
+    """Run a command of Ansible on the scenario's instance, over ssh as on a site."""
+    result = subprocess.run(
+        [str(Path(sys.executable).with_name(program)), "--inventory=molecule/shared/inventory/hosts.yml", *words],
+        cwd=PROJECT,
+        env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def look(*subjects: dict[str, Any], user: str = "root") -> dict[str, Any]:
+    """Return the evidence as the role hands it over; without subjects, those of the scenario are asked about."""
+    with tempfile.TemporaryDirectory() as folder:
+        to = Path(folder, "evidence.json")
+        more: dict[str, Any] = {"evidence_to": str(to), "ansible_user": user}
+        if subjects:
+            more["evidence_subjects"] = [{"role": "web_server", **subject} for subject in subjects]
+        ansible("ansible-playbook", f"--extra-vars={json.dumps(more)}", "molecule/evidence/converge.yml")
+        result = json.loads(to.read_text())
+    assert result["changed"] is False
+    evidence: dict[str, Any] = result["hikeshi"]
+    return evidence
+
+
+def test_healthy_host_is_described_as_it_is(host: Host) -> None:
+    seen = look()
+    unit = seen["units"]["nginx.service"]
+    assert {key: unit[key] for key in ("load", "active", "sub", "enabled", "result", "log")} == {
+        "load": "loaded",
+        "active": "active",
+        "sub": "running",
+        "enabled": "enabled",
+        "result": "success",
+        "log": [],
+    }
+    assert seen["configs"] == {"nginx": {"ok": True, "message": "", "file": ""}}
+    for path in ("/etc/nginx/nginx.conf", "/var/log/nginx", "/srv/tree/link"):
+        told = seen["paths"][path]
+        words = f"0{told['mode'][-3:]} {told['owner']} {told['group']} {told['size']} {told['link'] or path}"
+        assert (
+            must(host, f"stat --format='0%a %U %G %s' {path}; readlink {path} || echo {path}").split() == words.split()
+        )
+    assert seen["paths"]["/srv/none"] == {"kind": "missing"}
+    assert seen["trees"]["/srv/tree"] == {
+        "seen": 5,
+        "wrong": [{"path": "/srv/tree/closed", "kind": "directory", "mode": "0710"}],
+        "complete": True,
+    }
+    assert seen["mounts"]["/mnt/images-disk"]["mounted"] is True
+    assert seen["mounts"]["/srv/tree"] == {"mounted": False, "source": "", "entries": ["closed", "link", "open"]}
+    size, inodes = must(host, "df --block-size=1 --output=size,itotal / | tail -n 1").split()
+    assert (str(seen["disks"]["/"]["size_bytes"]), str(seen["disks"]["/"]["inodes"])) == (size, inodes)
+    assert 0 < seen["disks"]["/"]["free_bytes"] < int(size)
+    assert seen["boot"]["id"] == must(host, "cat /proc/sys/kernel/random/boot_id").strip()
+    assert abs(seen["boot"]["up_s"] - int(must(host, "ps -o etimes= -p 1"))) < 5
+    assert seen["boot"]["state"] == "running"
+    assert (seen["abandoned"], seen["unseen"]) == ([], [])
+
+
+@pytest.mark.at_rest
+def test_looking_changes_nothing_where_nginx_never_ran(host: Host) -> None:
+    must(host, "systemctl stop nginx; rm -rf /run/nginx.pid /var/log/nginx/* /var/lib/nginx/*")
+    before = must(host, STATE)
+    assert look()["configs"]["nginx"]["ok"] is True
+    after = must(host, STATE)
+    must(host, "systemctl start nginx")
+    assert sorted(set(before.splitlines()) ^ set(after.splitlines())) == []
+
+
+def test_looking_changes_nothing_where_nginx_runs(host: Host) -> None:
+    before = must(host, STATE)
+    assert look()["units"]["nginx.service"]["active"] == "active"
+    assert sorted(set(before.splitlines()) ^ set(must(host, STATE).splitlines())) == []
+
+
+@pytest.fixture(scope="module")
+def broken(host: Host) -> Iterator[dict[str, Any]]:
+    """Return the evidence of a host on which much is wrong at once."""
+    must(
+        host,
+        f"mkdir -m 0755 /srv/hostile; cd /srv/hostile; touch {NAMES}; chmod 0600 ./*; "
+        "printf '\"gzip in /etc/passwd:1\\nin /etc/group:1\" 9;' > '/etc/nginx/conf.d/spring sale.conf'; "
+        f"printf '#!/bin/sh\\nls --literal /srv/hostile; exit 1\\n' > /srv/list; chmod 0755 /srv/list; "
+        "printf '[Service]\\nType=oneshot\\nExecStart=/srv/list\\n' > /run/systemd/system/hostile.service; "
+        "systemctl mask --runtime masked.service; systemctl daemon-reload; systemctl start hostile; "
+        "echo 'an error of today' | systemd-cat -p err; journalctl --sync",
+    )
+    yield look(
+        {
+            "units": [{"name": "masked.service"}, {"name": "none.service"}],
+            "paths": [{"path": "/etc/passwd/below"}],
+            "mounts": [{"path": "/srv/hostile", "unit": "none.mount"}],
+            "trees": [{"path": "/srv/hostile", "directories": "0755", "files": "0644"}],
+            "config_test": "nginx -t -q",
+        },
+        {"config_test": "no-such-server -t"},
+    )
+    must(
+        host,
+        "rm -rf /srv/hostile /srv/list /etc/nginx/conf.d/*.conf /run/systemd/system/hostile.service; "
+        "systemctl unmask --runtime masked.service; systemctl daemon-reload; systemctl reset-failed",
+    )
+
+
+@pytest.mark.at_rest
+def test_broken_include_is_named(broken: dict[str, Any]) -> None:
+    told = broken["configs"]["nginx"]
+    assert told["ok"] is False
+    assert "[emerg]" in told["message"], told
+    assert 'unknown directive "gzip' in told["message"], told
+    assert told["file"] == "/etc/nginx/conf.d/spring sale.conf", told
+
+
+@pytest.mark.at_rest
+def test_masked_lost_and_failed_units_are_told_apart(broken: dict[str, Any]) -> None:
+    told = {name: (unit["load"], unit["active"]) for name, unit in broken["units"].items()}
+    assert told == {
+        "masked.service": ("masked", "inactive"),
+        "none.service": ("not-found", "inactive"),
+        "hostile.service": ("loaded", "failed"),  # nobody asked about it: it failed
+    }
+    assert any("an error of today" in line for line in broken["errors"])
+
+
+@pytest.mark.at_rest
+def test_hostile_names_and_lines_come_back_as_data(broken: dict[str, Any]) -> None:
+    names = ["\x1b[31mred", "latin\\xe4", "two\nlines", TEMPLATE]
+    assert broken["mounts"]["/srv/hostile"]["entries"] == names
+    wrong = sorted(item["path"] for item in broken["trees"]["/srv/hostile"]["wrong"])
+    assert wrong == [f"/srv/hostile/{name}" for name in names]
+    log = broken["units"]["hostile.service"]["log"]
+    assert {TEMPLATE, "\x1b[31mred", "latin\ufffd", "two", "lines"} <= set(log), log
+
+
+@pytest.mark.at_rest
+def test_what_could_not_be_looked_at_is_unseen(broken: dict[str, Any]) -> None:
+    assert [item["source"] for item in broken["unseen"]] == ["/etc/passwd/below", "no-such-server -t"]
+    assert "no-such-server" not in broken["configs"], "a test that cannot be run says nothing about the configuration"
+
+
+@pytest.mark.at_rest
+def test_name_that_systemd_refuses_is_no_stopped_unit() -> None:
+    seen = look({"units": [{"name": "template@.service"}, {"name": "nginx.service"}]})
+    assert seen["units"] == {}
+    assert "template@.service" in seen["unseen"][0]["why"]
+
+
+@pytest.mark.at_rest
+def test_source_that_hangs_is_given_up_alone_and_leaves_nothing_running(host: Host) -> None:
+    must(host, "mkfifo /etc/nginx/conf.d/pipe.conf")
+    seen = look({"units": [{"name": "nginx.service"}], "config_test": "timeout 60 nginx -t -q"})
+    must(host, "rm /etc/nginx/conf.d/pipe.conf")
+    assert seen["unseen"] == [{"source": "timeout 60 nginx -t -q", "why": "no answer within 5 s"}]
+    assert seen["configs"] == {}
+    assert seen["units"]["nginx.service"]["load"] != "", "the others should have gone on"
+    assert host.run("pgrep -f 'nginx -[t]'").stdout == ""
+
+
+@pytest.mark.at_rest
+def test_without_root_it_says_what_it_could_not_see(host: Host) -> None:
+    must(host, "mkdir -p /srv/half && touch /srv/half/file && chmod 0744 /srv/half")
+    seen = look(
+        {
+            "units": [{"name": "nginx.service"}],
+            "paths": [{"path": "/srv/tree/closed/file"}, {"path": "/srv/tree"}],
+            "mounts": [{"path": "/srv/tree/closed", "unit": "none.mount"}],
+            "trees": [
+                {"path": "/srv/tree", "directories": "0755", "files": "0644"},
+                {"path": "/srv/half", "directories": "0755", "files": "0644"},
+            ],
+            "config_test": "nginx -t -q",
+        },
+        user="deploy",
+    )
+    assert seen["units"]["nginx.service"]["load"] != ""
+    assert seen["paths"]["/srv/tree"]["kind"] == "directory"
+    assert seen["paths"]["/srv/tree/closed/file"] == {"kind": "unreadable"}
+    assert [seen["trees"][path]["complete"] for path in ("/srv/tree", "/srv/half")] == [False, False]
+    unseen = {item["source"]: item["why"] for item in seen["unseen"]}
+    assert unseen["what only root may see"] == "asked as deploy: of the log, too"
+    assert unseen["/srv/tree/closed/file"] == unseen["/srv/tree/closed"] == "Permission denied"
+    assert unseen["/srv/tree"] == "1 below it, first /srv/tree/closed: Permission denied"
+    assert unseen["/srv/half"] == "1 below it, first /srv/half/file: Permission denied"
+    assert "not permitted" in unseen["nginx -t -q"]
+
+
+@pytest.mark.at_rest
+def test_process_that_a_dropped_connection_left_behind_is_listed(host: Host) -> None:
+    left, kept = "sleep 301", "sleep 302"
+    must(host, f"su - deploy -c '{kept}' >/dev/null 2>&1 &")
+    command = f"trap '' HUP; {left} >/dev/null 2>&1 &"
+    ansible("ansible", "instance", "--module-name=raw", f"--args={command}", ANSIBLE_SSH_ARGS="")
+    wait_until(lambda: host.run(f"pgrep -fx '{left}' && pgrep -fx '{kept}'").rc == 0)
+    seen = look({"units": []})["abandoned"]
+    must(host, "pkill -fx 'sleep 30[12]'")
+    assert [item["command"] for item in seen] == [left], "of a local session that still stands, nothing is left behind"
+    assert 0 <= seen[0]["age_s"] < 60

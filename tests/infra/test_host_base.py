@@ -1,0 +1,105 @@
+"""host_base: the clock people read, a journal that outlives a reboot, and the repair steps of no single role."""
+
+import pytest
+from testinfra.host import Host
+
+from tests.infra.asking import Apply, Mend, must
+
+KEPT = "/var/lib/hikeshi/kept"
+
+
+def test_time_is_told_in_the_zone_of_the_site(host: Host) -> None:
+    # Through the journal: what people read on the day of the fire.
+    must(host, "echo hello | systemd-cat -t hikeshi-zone && journalctl --sync")
+    line = must(host, "journalctl --output=short-full -t hikeshi-zone --no-pager -n 1")
+    assert line.split()[3] == "JST", line
+
+
+def test_journal_is_written_to_disk(host: Host) -> None:
+    must(host, "echo 'a line of today' | systemd-cat -t hikeshi-disk && journalctl --sync")
+    assert "a line of today" in must(host, "journalctl --directory=/var/log/journal -t hikeshi-disk --no-pager -n 1")
+
+
+@pytest.mark.at_rest
+def test_journal_remembers_what_was_before_the_reboot(host: Host) -> None:
+    booted = float(must(host, "stat --format=%Y /proc/1"))
+    oldest = must(host, "journalctl --output=short-unix --no-pager | sed -n '/^[0-9]/{p;q}'")
+    assert float(oldest.split()[0]) < booted - 2
+
+
+@pytest.mark.at_rest
+def test_unknown_time_zone_is_refused_and_changes_nothing(host: Host, apply: Apply) -> None:
+    applied = apply("host_base", "main", host_base_timezone="Asia/Tokio")
+    assert applied.status != 0
+    assert "Asia/Tokio" in applied.output
+    assert applied.changed == 0
+    assert must(host, "readlink -f /etc/localtime").strip() == "/usr/share/zoneinfo/Asia/Tokyo"
+
+
+@pytest.mark.at_rest
+def test_unknown_step_is_refused(apply: Apply) -> None:
+    applied = apply("host_base", "repair-disk", "format_everything")
+    assert applied.status != 0
+    assert "format_everything" in applied.output
+    assert "unit_enable, path_mode" in applied.output
+
+
+@pytest.fixture
+def unit(host: Host) -> str:
+    """Make a unit that starts only where /run/hikeshi-test stands, and gives up after two tries."""
+    must(
+        host,
+        "rm -f /run/hikeshi-test /etc/systemd/system/hikeshi-test.service; "
+        "printf '[Unit]\\nStartLimitBurst=2\\nStartLimitIntervalSec=600\\n"
+        "[Service]\\nType=exec\\nExecStartPre=/usr/bin/test -e /run/hikeshi-test\\nExecStart=/usr/bin/sleep 600\\n"
+        "[Install]\\nWantedBy=multi-user.target\\n' > /lib/systemd/system/hikeshi-test.service; "
+        "systemctl daemon-reload; systemctl stop hikeshi-test",
+    )
+    return "hikeshi-test.service"
+
+
+@pytest.mark.at_rest
+def test_unit_enable_removes_a_mask_and_keeps_it(host: Host, unit: str, mend: Mend) -> None:
+    must(host, f"systemctl disable {unit}; systemctl mask {unit}")
+    mend("host_base", "disk", "unit_enable", unit=unit)
+    assert must(host, f"systemctl is-enabled {unit}").strip() == "enabled"
+    assert must(host, f"readlink {KEPT}/etc/systemd/system/{unit}").strip() == "/dev/null"
+    assert must(host, f"stat --format=%a {KEPT}").strip() == "700"
+    assert host.run(f"systemctl is-active {unit}").stdout.strip() == "inactive", "a disk step started something"
+
+
+@pytest.mark.at_rest
+def test_unit_enable_refuses_what_is_no_unit(apply: Apply) -> None:
+    assert apply("host_base", "repair-disk", "unit_enable", {"unit": "--now nginx"}).status != 0
+
+
+@pytest.mark.at_rest
+def test_unit_start_starts_what_gave_up(host: Host, unit: str, mend: Mend) -> None:
+    for _ in range(3):
+        host.run(f"systemctl start {unit}")
+    must(host, "touch /run/hikeshi-test")
+    assert host.run(f"systemctl start {unit}").rc != 0, "the unit was meant to have given up"
+    mend("host_base", "live", "unit_start", unit=unit)
+    assert must(host, f"systemctl is-active {unit}").strip() == "active"
+
+
+@pytest.mark.at_rest
+def test_path_mode_puts_one_path_right_and_nothing_below_it(host: Host, mend: Mend) -> None:
+    must(
+        host,
+        "rm -rf /srv/test && mkdir -p /srv/test/below && "
+        "chmod 0700 /srv/test /srv/test/below && chown www-data /srv/test",
+    )
+    mend("host_base", "disk", "path_mode", path="/srv/test", mode="0755", owner="root", group="root")
+    assert must(host, "stat --format='%a %U %G' /srv/test").strip() == "755 root root"
+    assert must(host, "stat --format=%a /srv/test/below").strip() == "700"
+    assert "0700 www-data root /srv/test" in must(host, f"cat {KEPT}/modes")
+
+
+@pytest.mark.at_rest
+@pytest.mark.parametrize("path", ["/srv/link", "/srv/missing", "srv", "/srv/../etc"])
+def test_path_mode_refuses_what_cannot_be_meant(host: Host, apply: Apply, path: str) -> None:
+    must(host, "ln -sfn /etc/shadow /srv/link")
+    before = must(host, "stat --format=%a /etc/shadow")
+    assert apply("host_base", "repair-disk", "path_mode", {"path": path, "mode": "0777"}).status != 0
+    assert must(host, "stat --format=%a /etc/shadow") == before

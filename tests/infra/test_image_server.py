@@ -1,0 +1,115 @@
+"""image_server: a picture on the volume is what a customer gets, before and after what closes the way to it."""
+
+import pytest
+from testinfra.host import Host
+
+from tests.infra.asking import Apply, Ask, Mend, must
+
+ROOT = "/srv/shop/media"
+PICTURE = f"{ROOT}/images/products/lantern.jpg"
+UNIT = "srv-shop-media.mount"
+# The bytes of a picture; that they decode is the probes' business.
+CONTENT = b"\xff\xd8\xff\xe0 not the whole of a JPEG \xff\xd9"
+
+
+@pytest.fixture(autouse=True)
+def picture(host: Host) -> None:
+    """Put a picture on the volume, as the cloud attached it, below the mount."""
+    octal = "".join(f"\\{byte:03o}" for byte in CONTENT)
+    products = "/mnt/images-disk/images/products"
+    must(
+        host,
+        f"mkdir -p {products}; cd {products}; printf '{octal}' > lantern.jpg; "
+        "chown shop:www-data lantern.jpg; chmod 0644 lantern.jpg",
+    )
+
+
+def test_picture_is_served_as_it_is(ask: Ask) -> None:
+    for address in ("127.0.0.1", "::1"):
+        answer = ask("/media/images/products/lantern.jpg", address)
+        assert answer.status == 200, answer
+        assert answer.body == CONTENT
+        assert answer.headers["content-type"] == "image/jpeg"
+        assert answer.headers["cache-control"] == "public, max-age=600"
+
+
+def test_missing_picture_is_never_cached(host: Host, ask: Ask) -> None:
+    assert host.mount_point(ROOT).exists
+    answer = ask("/media/images/products/none.jpg")
+    assert answer.status == 404
+    assert answer.headers["cache-control"] == "no-store"
+
+
+def test_directories_are_not_listed(host: Host, ask: Ask) -> None:
+    assert host.mount_point(ROOT).exists
+    answer = ask("/media/images/")
+    assert answer.status == 403
+    assert answer.headers["cache-control"] == "no-store"
+
+
+def test_nothing_above_the_pictures_is_served(host: Host, ask: Ask) -> None:
+    assert host.mount_point(ROOT).exists
+    for path in ("/media../etc/passwd", "/media/../../../etc/passwd", "/media/%2e%2e/%2e%2e/etc/passwd"):
+        answer = ask(path)
+        assert b"root:" not in answer.body
+        assert answer.status >= 400
+
+
+def test_shop_writes_and_nginx_reads(host: Host, ask: Ask) -> None:
+    new = f"{ROOT}/images/products/new.jpg"
+    must(host, f"su -s /bin/sh shop -c 'umask 0027; echo new > {new}'")
+    assert must(host, f"stat --format='%U %G' {new}").strip() == "shop www-data"
+    assert ask("/media/images/products/new.jpg").body == b"new\n"
+    assert host.run(f"su -s /bin/sh www-data -c 'echo bad > {new}'").rc != 0
+    assert must(host, f"su -s /bin/sh www-data -c 'cat {new}'") == "new\n"
+
+
+@pytest.mark.at_rest
+def test_without_the_volume_nothing_is_written_in_its_place(host: Host) -> None:
+    must(host, f"systemctl stop {UNIT}")
+    assert not host.mount_point(ROOT).exists
+    assert host.run(f"su -s /bin/sh shop -c 'touch {ROOT}/lost.jpg'").rc != 0
+    must(host, f"systemctl start {UNIT}")
+
+
+@pytest.mark.at_rest
+def test_nginx_starts_without_the_volume(host: Host, ask: Ask) -> None:
+    must(host, f"systemctl stop {UNIT}; systemctl restart nginx")
+    assert ask("/media/images/products/lantern.jpg").status == 404
+    must(host, f"systemctl start {UNIT}")
+    assert ask("/media/images/products/lantern.jpg").body == CONTENT
+
+
+@pytest.mark.at_rest
+def test_masked_mount_is_mended(host: Host, ask: Ask, mend: Mend) -> None:
+    unit_file = f"/etc/systemd/system/{UNIT}"
+    must(host, f"systemctl disable --now {UNIT}; ln -sf /dev/null {unit_file}; systemctl daemon-reload")
+    assert ask("/media/images/products/lantern.jpg").status == 404
+    mend("image_server", "disk", "mount_unit")
+    assert must(host, f"readlink /var/lib/hikeshi/kept{unit_file}").strip() == "/dev/null"
+    assert not host.mount_point(ROOT).exists, "a disk step mounted something"
+    mend("host_base", "disk", "unit_enable", unit=UNIT)
+    mend("host_base", "live", "unit_start", unit=UNIT)
+    assert ask("/media/images/products/lantern.jpg").body == CONTENT
+
+
+@pytest.mark.at_rest
+def test_closed_directory_is_mended(host: Host, ask: Ask, mend: Mend) -> None:
+    must(host, f"systemctl start {UNIT}; chmod 0700 /srv/shop")
+    assert ask("/media/images/products/lantern.jpg").status in (403, 404), "nginx reads through a closed directory"
+    mend("host_base", "disk", "path_mode", path="/srv/shop", mode="0755")
+    assert ask("/media/images/products/lantern.jpg").body == CONTENT
+
+
+@pytest.mark.at_rest
+def test_converging_mends_all_of_it_at_once(host: Host, ask: Ask, apply: Apply) -> None:
+    must(
+        host,
+        f"chmod 0700 {ROOT}/images /srv/shop; systemctl disable --now {UNIT}; "
+        f"ln -sf /dev/null /etc/systemd/system/{UNIT}",
+    )
+    first = apply("image_server", "main")
+    assert first.status == 0, first.output
+    assert ask("/media/images/products/lantern.jpg").body == CONTENT
+    second = apply("image_server", "main")
+    assert (second.status, second.changed) == (0, 0), second.output

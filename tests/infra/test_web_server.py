@@ -1,0 +1,150 @@
+"""web_server: what a customer and the load balancer get, and that no bad change ever reaches them."""
+
+import pytest
+from testinfra.host import Host
+
+from tests.infra.asking import Apply, Ask, Mend, must, wait_until
+
+KEPT = "/var/lib/hikeshi/kept"
+LOG = "/var/log/nginx/access.log"
+FILES = "find /etc/nginx -type f -exec md5sum {} + -o -type l -printf '%l %p\\n' | sort"
+
+
+@pytest.fixture(autouse=True)
+def backend(host: Host) -> None:
+    """Let the backend run, whatever an earlier test did to it."""
+    must(
+        host,
+        "rm -f /run/backend-closed; systemctl start backend && "
+        "while ! test -S /run/checkout/gunicorn.sock; do sleep 0.1; done",
+    )
+
+
+def test_pages_come_from_the_shop(ask: Ask) -> None:
+    for address in ("127.0.0.1", "::1"):
+        answer = ask("/basket/?a=1", address, Host="shop.example")
+        assert answer.status == 200
+        assert answer.data["path"] == "/basket/?a=1"
+        assert answer.data["headers"]["host"] == "shop.example"
+
+
+def test_load_balancer_is_believed_about_the_customer(host: Host, ask: Ask) -> None:
+    answer = ask("/believed", "127.0.0.1", X_Forwarded_For="198.51.100.7")
+    assert answer.data["headers"]["x-forwarded-for"] == "198.51.100.7"
+    wait_until(lambda: "198.51.100.7 - - " in must(host, f"grep believed {LOG}"))
+
+
+def test_stranger_is_not_believed(ask: Ask) -> None:
+    answer = ask("/", "::1", X_Forwarded_For="198.51.100.7")
+    assert answer.data["headers"]["x-forwarded-for"] == "::1"
+
+
+def test_static_files_come_from_disk(host: Host, ask: Ask) -> None:
+    must(
+        host,
+        "mkdir -p /opt/shop/static/css && echo 'body {}' > /opt/shop/static/css/shop.css && systemctl stop backend",
+    )
+    answer = ask("/static/css/shop.css")
+    assert answer.status == 200
+    assert answer.headers["content-type"] == "text/css"
+    assert answer.text == "body {}\n"
+
+
+def test_health_check_says_what_the_shop_says_and_fills_no_log(host: Host, ask: Ask) -> None:
+    assert ask("/lb-health").status == 200
+    must(host, "touch /run/backend-closed")
+    assert ask("/lb-health").status == 503
+    assert ask("/page-beside-the-check").status == 200, "a closed check closed a page too"
+    wait_until(lambda: "page-beside-the-check" in must(host, f"cat {LOG}"))
+    assert "lb-health" not in must(host, f"cat {LOG}")
+
+
+def test_without_the_shop_nginx_starts_and_recovers_by_itself(host: Host, ask: Ask) -> None:
+    assert ask("/").status == 200
+    must(host, "systemctl stop backend; rm -rf /run/checkout; systemctl restart nginx")
+    assert ask("/").status == 502
+    assert ask("/lb-health").status == 502
+    must(host, "systemctl start backend")
+    wait_until(lambda: ask("/").status == 200)
+
+
+@pytest.mark.at_rest
+def test_bad_change_is_refused_and_the_old_site_goes_on(host: Host, ask: Ask, apply: Apply) -> None:
+    must(host, "systemctl start nginx")
+    before = must(host, FILES)
+    applied = apply("web_server", "main", web_server_name="shop.example; nonsense on")
+    assert applied.status != 0
+    assert 'unknown directive \\"nonsense\\"' in applied.output or 'unknown directive "nonsense"' in applied.output, (
+        applied.output
+    )
+    assert must(host, FILES) == before
+    must(host, "nginx -t")
+    must(host, "systemctl reload nginx")
+    assert ask("/").status == 200
+
+
+@pytest.mark.at_rest
+def test_good_change_that_others_make_bad_is_taken_back(host: Host, ask: Ask, apply: Apply) -> None:
+    """Each file alone is right: only the whole of them shows that the site's socket is defined twice."""
+    must(host, "systemctl start nginx; echo 'upstream shop { server 127.0.0.1:1; }' > /etc/nginx/conf.d/twice.conf")
+    before = must(host, FILES)
+    applied = apply("web_server", "main", web_server_body_limit="30m")
+    must(host, "rm /etc/nginx/conf.d/twice.conf")
+    assert applied.status != 0
+    assert "duplicate upstream" in applied.output, applied.output
+    assert must(host, FILES) == "\n".join(line for line in before.splitlines() if "twice.conf" not in line) + "\n"
+    assert ask("/").status == 200
+
+
+@pytest.mark.at_rest
+def test_broken_file_of_somebody_else_is_moved_away(host: Host, ask: Ask, mend: Mend) -> None:
+    path = "/etc/nginx/conf.d/campaign.conf"
+    must(host, f"echo 'gzip_lvl 9;' > {path}; systemctl stop nginx")
+    assert host.run("systemctl start nginx").rc != 0
+    mend("web_server", "disk", "configuration", path=path)
+    assert must(host, f"cat {KEPT}{path}") == "gzip_lvl 9;\n"
+    assert host.run("systemctl is-active nginx").rc != 0, "a disk step started something"
+    mend("web_server", "live", "reload")
+    assert ask("/").status == 200
+
+
+@pytest.mark.at_rest
+def test_file_that_nginx_accepts_stays(host: Host, apply: Apply) -> None:
+    path = "/etc/nginx/conf.d/fine.conf"
+    must(host, f"echo 'server_names_hash_bucket_size 128;' > {path}")
+    applied = apply("web_server", "repair-disk", "configuration", {"path": path})
+    assert (applied.status, applied.changed) == (0, 0), applied.output
+    must(host, f"rm {path}")
+
+
+@pytest.mark.at_rest
+def test_path_outside_is_refused(host: Host, apply: Apply) -> None:
+    assert apply("web_server", "repair-disk", "configuration", {"path": "/etc/nginx/../passwd"}).status != 0
+    assert host.file("/etc/passwd").exists
+
+
+@pytest.mark.at_rest
+def test_lost_configuration_is_written_again(host: Host, ask: Ask, apply: Apply) -> None:
+    must(host, 'systemctl start nginx; before=$(md5sum /etc/nginx/nginx.conf); echo "$before" > /run/before')
+    must(
+        host,
+        "echo '# lost' > /etc/nginx/nginx.conf; ln -sfn /dev/null /etc/nginx/sites-enabled/shop.conf",
+    )
+    assert host.run("nginx -t").rc != 0
+    reloaded = must(host, "systemctl show --property=StateChangeTimestampMonotonic nginx")
+    applied = apply("web_server", "repair-disk", "configuration")
+    assert applied.status == 0, applied.output
+    assert must(host, "systemctl show --property=StateChangeTimestampMonotonic nginx") == reloaded, (
+        "a disk step reloaded something"
+    )
+    must(host, "md5sum --check /run/before")
+    assert must(host, f"cat {KEPT}/etc/nginx/nginx.conf") == "# lost\n"
+    applied = apply("web_server", "repair-live", "reload")
+    assert (applied.status, applied.changed) == (0, 1), applied.output
+    assert ask("/").status == 200
+
+
+@pytest.mark.at_rest
+def test_distribution_site_does_not_answer(host: Host, ask: Ask) -> None:
+    must(host, "systemctl start nginx")
+    assert b"Welcome to nginx" not in ask("/", Host="unknown.example").body
