@@ -1,0 +1,259 @@
+"""The command line: parses, calls, maps to an exit status. No logic."""
+
+import os
+import signal
+import sys
+from dataclasses import asdict
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from hikeshi import lock, probes, recover, runner, screen
+from hikeshi.errors import ExitStatus, HikeshiError, RefusedError
+from hikeshi.site import load
+from hikeshi.triage.plan import Plan
+
+app = typer.Typer(
+    help="Lead an operator through the recovery of a small web shop. New here? Run scripts/drill first.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+drill = typer.Typer(help="The practice incident; alone: end to end.", invoke_without_command=True)
+app.add_typer(drill, name="drill")
+
+SiteOption = Annotated[
+    str | None, typer.Option("--site", help="Which site; else HIKESHI_SITE, else the only one.", show_default=False)
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document on stdout.")]
+CheckOption = Annotated[bool, typer.Option("--check", help="Show what would change; change nothing.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Answer the operator's questions with yes.")]
+SeedOption = Annotated[
+    int | None, typer.Option(help="Chooses each fault's parameters; drawn and printed when left out.")
+]
+ReleaseOption = Annotated[str, typer.Option(help="Debian release of the practice hosts: 12 or 13.")]
+
+
+@app.command()
+def build(site: SiteOption = None, check: CheckOption = False, as_json: JsonOption = False) -> None:
+    """Build or converge a site from code."""
+    chosen = load(site)
+    with lock.held(chosen, "build"), screen.run_progress(f"building site {chosen.name}") as progress:
+        result = runner.run(chosen, "build-site.yml", verb="build", check=check, listen=progress)
+    changed = sum(result.changed.values())
+    if as_json:
+        screen.print_json({"ok": result.ok, "changed": changed, "seconds": round(result.seconds, 1)})
+    else:
+        screen.out.print(f"changed {changed} in {result.seconds:.0f} s" + (" (check)" * check))
+    if not result.ok:
+        recover.explain(chosen, result, f"hikeshi build --site {chosen.name}")
+        raise typer.Exit(result.exit_status)
+
+
+@app.command()
+def probe(
+    only: Annotated[list[str] | None, typer.Argument(help="Probes to run; all when none is named.")] = None,
+    site: SiteOption = None,
+    direct: Annotated[bool, typer.Option("--direct", help="Past the load balancer, at the web server itself.")] = False,
+    record_pictures: Annotated[
+        bool, typer.Option("--record-pictures", help="Take the pictures shown now as the right ones.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Look at the site as a customer does. Changes nothing but a cart."""
+    chosen = load(site)
+    view = "direct" if direct else "customer"
+    if record_pictures:
+        path = probes.record_pictures(chosen, view)
+        screen.out.print(f"recorded in {path.name}; look at the shop, then commit it")
+        return
+    results = probes.run(chosen, view, only, report=screen.probe_line)
+    if as_json:
+        screen.print_json([asdict(item) for item in results])
+    else:
+        screen.probe_table(results)
+    if not all(item.passed for item in results):
+        raise typer.Exit(ExitStatus.FAILED)
+
+
+@app.command(name="recover")
+def recover_site(
+    site: SiteOption = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Show findings and plan; change nothing.")] = False,
+    check: CheckOption = False,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Recover a site: probe, look, plan, mend, prove. A healthy site is left as it is; run it again at any time."""
+    chosen = load(site)
+
+    def approve(proposed: Plan) -> bool:
+        screen.say(f"{len(proposed.steps)} steps:")
+        for planned in proposed.steps:
+            screen.say(
+                f"  {planned.step.kind} · {screen.safe(planned.step.host)} · {screen.safe(planned.step.words, 200)}"
+            )
+        if yes or check:
+            return True
+        if not sys.stdin.isatty():
+            raise RefusedError("nobody is here to approve the plan (no terminal).", "hikeshi recover --yes")
+        return typer.confirm("Carry it out?", err=True)
+
+    done = recover.recover(chosen, approve=approve, check=check, plan_only=plan)
+    if as_json:
+        screen.print_json(done.as_data())
+    else:
+        show_recovery(done, plan_only=plan)
+    if not plan and not check and not done.healthy:
+        raise typer.Exit(ExitStatus.FAILED)
+
+
+def show_recovery(done: recover.Recovery, *, plan_only: bool) -> None:
+    """Print a recovery's result."""
+    for line in done.unseen:
+        screen.out.print(f"not seen: {screen.safe(line, 300)}")
+    if done.found:
+        screen.out.print("[bold]findings[/bold]")
+        screen.findings_table(done.found)
+    if plan_only:
+        return
+    if done.mended:
+        screen.out.print("[bold]steps[/bold]")
+        for item in done.mended:
+            state = "failed" if item.failed else "changed" if item.changed else "nothing to do"
+            screen.out.print(f"  {item.seconds:5.1f} s  {state:<13} {screen.safe(item.planned.step.words, 200)}")
+    if done.left:
+        screen.out.print("[bold red]still wrong[/bold red]")
+        screen.findings_table(done.left)
+    if done.after:
+        screen.probe_table(done.after)
+    verdict = "[bold green]healthy[/bold green]" if done.healthy else "[bold red]not healthy[/bold red]"
+    screen.out.print(f"{verdict} after {done.seconds:.0f} s; {done.changed} steps changed something")
+
+
+@drill.callback()
+def drill_alone(
+    context: typer.Context,
+    scenario: Annotated[str, typer.Option(help="Which scenario to play.")] = "platform-reboot",
+    seed: SeedOption = None,
+    release: ReleaseOption = "12",
+    as_json: JsonOption = False,
+) -> None:
+    """The practice incident; alone: up, break, recover, prove, score."""
+    if context.invoked_subcommand:
+        return
+    from hikeshi.drill import practice
+
+    result = practice.play(scenario, seed, release)
+    show_score(result, as_json=as_json)
+    if not result["recovery"]["healthy"] or not all(row["mended"] for row in result["faults"]):
+        raise typer.Exit(ExitStatus.FAILED)
+
+
+@drill.command("up")
+def drill_up(release: ReleaseOption = "12") -> None:
+    """Put the practice site up; a standing one is left as it is."""
+    from hikeshi.drill import practice
+
+    practice.up(release)
+
+
+@drill.command("down")
+def drill_down(
+    images: Annotated[bool, typer.Option("--images", help="Remove the kept images and wheels, too.")] = False,
+) -> None:
+    """Take the practice site away; nothing of it is left but the kept images."""
+    from hikeshi.drill import practice
+
+    practice.down(images=images)
+
+
+@drill.command("list")
+def drill_list(as_json: JsonOption = False) -> None:
+    """List the faults the drill can inject."""
+    from hikeshi.drill import faults
+
+    known = faults.catalogue()
+    if as_json:
+        screen.print_json({name: data.title for name, data in known.items()})
+        return
+    for name, data in known.items():
+        screen.out.print(f"{name:<22} {data.title}")
+
+
+@drill.command("break")
+def drill_break(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Faults; every one of the scenario when none is named.")
+    ] = None,
+    seed: SeedOption = None,
+    reboot: Annotated[bool, typer.Option(help="Restart the broken host afterwards, as the platform did.")] = True,
+) -> None:
+    """Break the practice site."""
+    from hikeshi.drill import practice
+
+    chosen = practice.break_site(
+        names or practice.scenario(practice.DEFAULT_SCENARIO).faults, seed, "web1" if reboot else ""
+    )
+    for fault in chosen:
+        screen.say(f"injected {fault.name}")
+
+
+@drill.command("score")
+def drill_score(as_json: JsonOption = False) -> None:
+    """Show the last drill's score again."""
+    from hikeshi.drill import practice
+
+    show_score(practice.last_score(), as_json=as_json)
+
+
+def show_score(result: dict[str, Any], *, as_json: bool) -> None:
+    """Print which fault was mended by which step, in how long."""
+    if as_json:
+        screen.print_json(result)
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("fault", "mended", "by", "s"):
+        table.add_column(column, justify="right" if column == "s" else "left", overflow="fold")
+    for row in result["faults"]:
+        mended = "[green]yes[/green]" if row["mended"] else "[bold red]no[/bold red]"
+        table.add_row(row["fault"], mended, screen.safe("; ".join(row["by"]), 300), f"{row['seconds']:.1f}")
+    screen.out.print(table)
+    recovery = result["recovery"]
+    verdict = "[bold green]healthy[/bold green]" if recovery["healthy"] else "[bold red]not healthy[/bold red]"
+    red = [item["id"] for item in result["probes_broken"] if not item["passed"]]
+    screen.out.print(
+        f"red before: {', '.join(red) or 'none'}; {verdict} {recovery['seconds']:.0f} s after recovery began"
+    )
+
+
+def main() -> None:
+    """Entry point: every error becomes one clear message and its exit status."""
+    os.umask(0o077)
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        status = app(standalone_mode=False)
+    except typer.Exit as ended:
+        status = ended.exit_code
+    except typer.Abort:
+        status = ExitStatus.INTERRUPTED
+    except HikeshiError as problem:
+        screen.error(problem)
+        status = problem.status
+    except KeyboardInterrupt:
+        screen.err.print("\n[bold]interrupted[/bold]; nothing is half done for good: run the same command again")
+        status = ExitStatus.INTERRUPTED
+    except Exception as usage:
+        if not hasattr(usage, "format_message"):
+            raise
+        screen.err.print(f"[bold red]error:[/bold red] {screen.safe(usage.format_message())}")
+        screen.err.print("[bold]next:[/bold]  the same command with --help")
+        status = ExitStatus.USAGE
+    raise SystemExit(int(status or 0))

@@ -1,0 +1,262 @@
+"""The recovery: probe, look, judge, plan, mend, look again. Decides nothing that the plan can decide."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from hikeshi import lock, probes, runner, screen
+from hikeshi.errors import HikeshiError, RefusedError, UnreachableError
+from hikeshi.probes import ProbeResult
+from hikeshi.runner import Event, RunResult
+from hikeshi.site import Site
+from hikeshi.triage import findings as triage
+from hikeshi.triage import plan as planning
+from hikeshi.triage.findings import Finding
+from hikeshi.triage.plan import Plan, Planned
+
+ROUNDS = 4  # a repair can bring to light what it hid: a mounted volume its own wrong modes, a started service the next
+ABANDONED_WAIT_S = 60  # how long the leftovers of a killed run may take to end by themselves
+SETTLE_S = 20  # how long services and load balancer may take to be green after the last step
+
+
+@dataclass(frozen=True)
+class Mended:
+    """One step that was carried out: how long it took and whether it changed anything."""
+
+    planned: Planned
+    changed: bool
+    failed: bool
+    seconds: float
+
+
+@dataclass
+class Recovery:
+    """All that a recovery did; the drill's score and the report read nothing else."""
+
+    site: str
+    started: str = ""
+    seconds: float = 0.0
+    before: list[ProbeResult] = field(default_factory=list)
+    found: list[Finding] = field(default_factory=list)
+    mended: list[Mended] = field(default_factory=list)
+    converged: bool = False
+    left: list[Finding] = field(default_factory=list)
+    unseen: list[str] = field(default_factory=list)
+    after: list[ProbeResult] = field(default_factory=list)
+
+    @property
+    def healthy(self) -> bool:
+        """True when every probe is green and no finding is left."""
+        return bool(self.after) and all(probe.passed for probe in self.after) and not self.left
+
+    @property
+    def changed(self) -> int:
+        """How many steps changed something."""
+        return sum(step.changed for step in self.mended)
+
+    def as_data(self) -> dict[str, Any]:
+        """Return everything for `--json` and the drill."""
+        return {
+            "site": self.site,
+            "started": self.started,
+            "seconds": round(self.seconds, 2),
+            "healthy": self.healthy,
+            "changed": self.changed,
+            "converged": self.converged,
+            "probes_before": [asdict(item) for item in self.before],
+            "findings": [finding_data(item) for item in self.found],
+            "steps": [
+                {
+                    **asdict(item.planned.step),
+                    "findings": [finding.id for finding in item.planned.findings],
+                    "subjects": sorted({finding.subject for finding in item.planned.findings}),
+                    "changed": item.changed,
+                    "failed": item.failed,
+                    "seconds": round(item.seconds, 2),
+                }
+                for item in self.mended
+            ],
+            "left": [finding_data(item) for item in self.left],
+            "unseen": self.unseen,
+            "probes_after": [asdict(item) for item in self.after],
+        }
+
+
+def finding_data(finding: Finding) -> dict[str, Any]:
+    """Return a finding as plain data."""
+    return {**asdict(finding), "id": finding.id, "effect": finding.effect.words}
+
+
+def look(site: Site) -> Mapping[str, Mapping[str, Any]]:
+    """Collect the evidence of every host of the site; raise when a host cannot be looked at."""
+    with screen.run_progress("looking at every host (changes nothing)") as progress:
+        result = runner.run(site, "collect-evidence.yml", verb="evidence", listen=progress)
+    if result.unreachable:
+        hosts = ", ".join(sorted({event.host for event in result.unreachable}))
+        raise UnreachableError(
+            f"ssh does not let us in to {hosts}: {result.unreachable[0].message}",
+            "check address, key and known_hosts of the site; the probes still work: hikeshi probe",
+        )
+    if not result.ok:
+        words = result.failures[0].message if result.failures else result.output[-400:]
+        raise HikeshiError(
+            f"evidence could not be collected: {words}",
+            "mend what it names, then run the same command again",
+        )
+    for host, evidence in result.returned.items():
+        if evidence.get("schema") != triage.SCHEMA:
+            raise HikeshiError(f"{host} sent evidence of schema {evidence.get('schema')!r}; known: {triage.SCHEMA}.")
+    return result.returned
+
+
+def wait_for_abandoned(site: Site, evidence: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
+    """Wait until a host no longer runs what an earlier, killed run started there; return fresh evidence."""
+    deadline = time.monotonic() + ABANDONED_WAIT_S
+    while left := [(host, item) for host, seen in evidence.items() for item in seen["abandoned"]]:
+        host, item = left[0]
+        if time.monotonic() > deadline:
+            raise RefusedError(
+                f"{host} still runs what a broken connection left behind: pid {item['pid']}, since "
+                f"{item['age_s']:.0f} s: {item['command']}",
+                f"let it end, or end it by hand on {host} (kill {item['pid']}), then run the same command again",
+            )
+        screen.say(
+            f"{screen.safe(host)} still runs what an earlier run left behind ({screen.safe(item['command'])}); waiting"
+        )
+        time.sleep(2)
+        evidence = look(site)
+    return evidence
+
+
+def mend(site: Site, plan: Plan, *, check: bool) -> list[Mended]:
+    """Carry out a plan in one play; return what each step did."""
+    # One play takes a host's disk steps, then its live steps: the marker's number is the step's place in the plan.
+    variables = plan.extra_variables()
+    windows: dict[int, list[Event]] = {}
+    current: dict[str, int] = {}
+
+    with screen.run_progress(f"mending: {len(plan.steps)} steps") as progress:
+
+        def listen(event: Event) -> None:
+            if event.marker and current.get(event.host) != int(event.marker):
+                number = current[event.host] = int(event.marker)
+                screen.step_line(number + 1, len(plan.steps), plan.steps[number].step)
+            if event.host in current:
+                windows.setdefault(current[event.host], []).append(event)
+            progress(event)
+
+        result = runner.run(site, "recover-site.yml", verb="recover", extra=variables, check=check, listen=listen)
+    if result.failures:
+        explain(site, result, f"hikeshi recover --site {site.name} --plan")
+    done: list[Mended] = []
+    for number, planned in enumerate(plan.steps):
+        events = windows.get(number, [])
+        done.append(
+            Mended(
+                planned,
+                changed=any(event.outcome == "changed" for event in events),
+                failed=not events or any(event.outcome in ("failed", "unreachable") for event in events),
+                seconds=sum(event.seconds for event in events),
+            )
+        )
+    return done
+
+
+def explain(site: Site, result: RunResult, next_command: str) -> None:
+    """Show why a run failed, with the last error lines of the host it failed on."""
+    log: list[str] = []
+    if not result.unreachable:
+        seen = runner.run(site, "collect-evidence.yml", verb="evidence").returned
+        for host in {event.host for event in result.failures}:
+            units = seen.get(host, {}).get("units", {})
+            log += [f"{name}: {line}" for name, unit in units.items() for line in unit["log"][-3:]]
+            log += seen.get(host, {}).get("errors", [])[-5:]
+    screen.failure(site, result, log, next_command)
+
+
+def probe_all(site: Site, *, settle_s: float = 0.0) -> list[ProbeResult]:
+    """Run every probe, directly and then through the load balancer; look again for `settle_s` while any is red."""
+    deadline = time.monotonic() + settle_s
+    results: list[ProbeResult] = []
+    for view in ("direct", "customer"):
+        while True:
+            seen = probes.run(site, view)
+            if all(item.passed for item in seen) or time.monotonic() > deadline:
+                break
+            time.sleep(1)
+        for item in seen:
+            screen.probe_line(item)
+        results += seen
+    return results
+
+
+def recover(
+    site: Site,
+    *,
+    approve: Callable[[Plan], bool],
+    check: bool = False,
+    plan_only: bool = False,
+) -> Recovery:
+    """Recover a site. `approve` is asked once, before the first change; a healthy site is left as it is."""
+    done = Recovery(site.name, started=datetime.now(UTC).isoformat(timespec="seconds"))
+    began = time.monotonic()
+    with lock.held(site, "recover"):
+        screen.say("[bold]looking as a customer[/bold]")
+        done.before = probes.run(site, "customer", report=screen.probe_line)
+        evidence = wait_for_abandoned(site, look(site))
+        done.found = found = triage.judge(evidence)
+        done.unseen = triage.unreadable(evidence)
+        for finding in found:
+            screen.finding_line(finding)
+        plan = planning.make(found, evidence)
+        red = not all(item.passed for item in done.before)
+        if plan_only:
+            done.left, done.after = found, done.before
+        elif found or red:
+            if not approve(plan):
+                raise RefusedError("nothing was changed: the plan was not approved.", "hikeshi recover --yes")
+            _mend_in_rounds(site, done, evidence, check=check)
+        if not plan_only and not check:
+            screen.say("[bold]proving it[/bold]")
+            done.after = probe_all(site, settle_s=SETTLE_S if done.mended else 0.0)
+            if not all(item.passed for item in done.after) and not done.converged:
+                _converge(site, done, evidence)
+                done.after = probe_all(site, settle_s=SETTLE_S)
+    done.seconds = time.monotonic() - began
+    return done
+
+
+def _mend_in_rounds(site: Site, done: Recovery, evidence: Mapping[str, Mapping[str, Any]], *, check: bool) -> None:
+    tried: set[object] = set()
+    found = done.found
+    for _ in range(ROUNDS):
+        whole = planning.make(found, evidence)
+        plan = Plan(tuple(planned for planned in whole.steps if planned.step.key not in tried))
+        if not plan.steps:
+            break
+        tried |= {planned.step.key for planned in plan.steps}
+        done.mended += mend(site, plan, check=check)
+        if check:
+            break
+        evidence = look(site)
+        found = triage.judge(evidence)
+        known = {(finding.host, finding.id) for finding in done.found}
+        new = [finding for finding in found if (finding.host, finding.id) not in known]
+        for finding in new:
+            screen.finding_line(finding)
+        done.found = done.found + new
+    done.left = found
+    if found and not check:
+        _converge(site, done, evidence)
+
+
+def _converge(site: Site, done: Recovery, evidence: Mapping[str, Mapping[str, Any]]) -> None:
+    """Build the site from code again: what no step could mend, its role may."""
+    with screen.run_progress("the plan's steps were not enough: converging the whole site") as progress:
+        result = runner.run(site, "build-site.yml", verb="converge", listen=progress)
+    done.converged = True
+    if not result.ok:
+        explain(site, result, f"hikeshi build --site {site.name}")
+    done.left = triage.judge(look(site))

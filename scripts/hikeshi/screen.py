@@ -1,0 +1,147 @@
+"""What the operator sees: results on stdout, progress and logs on stderr, colours only on a terminal."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
+from rich.table import Table
+
+from hikeshi.errors import HikeshiError
+from hikeshi.probes import ProbeResult
+from hikeshi.runner import Event, RunResult
+from hikeshi.site import Site
+from hikeshi.text import printable
+from hikeshi.triage.findings import Finding, Step
+from hikeshi.triage.plan import Plan
+
+out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+err = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+
+def safe(text: object, limit: int = 2000) -> str:
+    """Return text that neither the terminal nor rich interprets."""
+    return escape(printable(text, limit))
+
+
+def print_json(data: Any) -> None:
+    """Print one JSON document on stdout."""
+    print(json.dumps(data, ensure_ascii=False, indent=2, default=str))
+
+
+def say(words: str) -> None:
+    """Say one line of progress."""
+    err.print(f"[dim]{time.strftime('%H:%M:%S')}[/dim] {words}")
+
+
+def error(problem: HikeshiError) -> None:
+    """Show an error: what is wrong, then the way out."""
+    err.print(f"[bold red]error:[/bold red] {safe(problem.message, 6000)}")
+    if problem.fix:
+        err.print(f"[bold]next:[/bold]  {safe(problem.fix)}")
+
+
+class RunProgress:
+    """Shows a run as it happens: on a terminal the running task with its age, and lines for what changed or failed."""
+
+    def __init__(self, status: Status | None) -> None:
+        """Show in `status`, or in lines only where that is None."""
+        self._status = status
+        self._began = time.monotonic()
+        self._last_role: dict[str, str] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        where = f"{safe(event.host)} · {safe(event.role or 'play')} · {safe(event.task)}"
+        if event.outcome == "start":
+            if self._status:
+                self._status.update(f"{where} · {time.monotonic() - self._began:.0f} s")
+            elif event.role and self._last_role.get(event.host) != event.role:
+                self._last_role[event.host] = event.role
+                say(f"{safe(event.host)} · {safe(event.role)}")
+        elif event.outcome == "changed":
+            say(f"[yellow]changed[/yellow] {where} · {event.seconds:.1f} s")
+        elif event.outcome in ("failed", "unreachable"):
+            say(f"[bold red]{event.outcome}[/bold red] {where} · {event.seconds:.1f} s")
+            for line in event.message.splitlines()[:12]:
+                err.print(f"         {safe(line, 400)}")
+
+
+@contextmanager
+def run_progress(title: str) -> Iterator[RunProgress]:
+    """Announce a run and show its progress."""
+    say(f"[bold]{title}[/bold]")
+    if err.is_terminal:
+        with err.status(title) as status:
+            yield RunProgress(status)
+    else:
+        yield RunProgress(None)
+
+
+def probe_line(result: ProbeResult) -> None:
+    """Show one probe's verdict as progress."""
+    verdict = "[bold green]green[/bold green]" if result.passed else "[bold red]red  [/bold red]"
+    say(f"{verdict} {safe(result.view)} · {safe(result.title)} · {safe(result.seen, 500)} · {result.seconds:.1f} s")
+
+
+def finding_line(finding: Finding) -> None:
+    """Show one finding as progress: what it means for the customer, then the cause."""
+    words = f"{safe(finding.host)} · {safe(finding.cause, 300)}"
+    say(f"[yellow]found[/yellow] the customer {finding.effect.words} · {words}")
+
+
+def step_line(number: int, count: int, step: Step) -> None:
+    """Show that a step of the plan begins."""
+    say(f"[bold]step {number}/{count}[/bold] {safe(step.host)} · {step.kind} · {safe(step.words, 200)}")
+
+
+def probe_table(results: Sequence[ProbeResult]) -> None:
+    """Print the verdicts of all probes."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("probe", "view", "verdict", "what was seen", "s"):
+        table.add_column(column, justify="right" if column == "s" else "left", overflow="fold")
+    for item in results:
+        verdict = "[green]green[/green]" if item.passed else "[bold red]red[/bold red]"
+        table.add_row(safe(item.id), safe(item.view), verdict, safe(item.seen, 500), f"{item.seconds:.1f}")
+    out.print(table)
+
+
+def findings_table(findings: Sequence[Finding]) -> None:
+    """Print findings, worst first."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("the customer", "host", "cause", "seen"):
+        table.add_column(column, overflow="fold")
+    for item in findings:
+        table.add_row(item.effect.words, safe(item.host), safe(item.cause, 300), safe(item.quote, 300))
+    out.print(table)
+
+
+def plan_table(plan: Plan) -> None:
+    """Print a plan's steps in order, each with what it should make vanish."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("#", "host", "kind", "step", "for"):
+        table.add_column(column, overflow="fold")
+    for number, planned in enumerate(plan.steps, 1):
+        why = "; ".join(dict.fromkeys(finding.cause for finding in planned.findings))
+        table.add_row(
+            str(number), safe(planned.step.host), planned.step.kind, safe(planned.step.words, 300), safe(why, 400)
+        )
+    out.print(table)
+
+
+def failure(site: Site, result: RunResult, log: Sequence[str], next_command: str) -> None:
+    """Show why a run failed: the module's message, the host's last log lines, the next command to try."""
+    for event in result.failures[:5]:
+        err.print(f"[bold red]{event.outcome}[/bold red] {safe(event.host)} · {safe(event.role)} · {safe(event.task)}")
+        for line in event.message.splitlines()[:12]:
+            err.print(f"  {safe(line, 400)}")
+    if log:
+        err.print("last error lines of the host:")
+        for line in log[-8:]:
+            err.print(f"  {safe(line, 300)}")
+    err.print(f"[bold]next:[/bold]  {safe(next_command)} (whole output: {safe(site.records / 'runs')})")

@@ -1,0 +1,1 @@
+"""Evidence → findings → plan. All pure: no host, no clock, no chance."""

@@ -1,0 +1,105 @@
+"""Judge evidence: what is wrong, what it means for the customer, and the remedy as data."""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, Literal
+
+from hikeshi.triage import rules
+
+Evidence = Mapping[str, Any]  # of one host: roles/evidence/library/collect_evidence.py, schema 1
+SCHEMA = 1
+
+
+class Effect(IntEnum):
+    """What a finding means for the shop's customer, worst first."""
+
+    CANNOT_BUY = 1
+    CANNOT_SEE = 2
+    CANNOT_BE_REPAIRED = 3
+    WILL_BREAK = 4
+    UNTIDY = 5
+
+    @property
+    def words(self) -> str:
+        """The same in words, to be read after "the customer"."""
+        return _EFFECTS[self]
+
+
+_EFFECTS = {
+    Effect.CANNOT_BUY: "cannot buy",
+    Effect.CANNOT_SEE: "cannot see",
+    Effect.CANNOT_BE_REPAIRED: "waits for what cannot be repaired yet",
+    Effect.WILL_BREAK: "will be cut off at the next restart",
+    Effect.UNTIDY: "notices nothing",
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One repair step: `kind` disk (valid with the system off) or live. `args` are the step's own."""
+
+    host: str
+    role: str
+    step: str
+    kind: Literal["disk", "live"]
+    args: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str, str, str, str, tuple[tuple[str, str], ...]]:
+        """Identity of a step: two findings that want the same step get it once."""
+        return self.host, self.role, self.step, self.kind, tuple(sorted(self.args.items()))
+
+    @property
+    def words(self) -> str:
+        """The step in one line."""
+        arguments = " ".join(f"{name}={value}" for name, value in self.args.items())
+        return f"{self.role}: {self.step} {arguments}".rstrip()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A judgement on one host's evidence.
+
+    `subject` is what it is about (`unit:NAME`, `path:PATH`, `mount:PATH`, `config:NAME`); `id` is rule and subject;
+    `quote` is the evidence itself, as it was seen.
+    """
+
+    rule: str
+    host: str
+    subject: str
+    effect: Effect
+    cause: str
+    quote: str
+    remedy: tuple[Step, ...]
+
+    @property
+    def id(self) -> str:
+        """Identity of the finding, the same each time it is found."""
+        return f"{self.rule}/{self.subject}"
+
+
+Rule = Callable[[Evidence], Iterator[Finding]]
+
+
+def all_rules() -> list[Rule]:
+    """Return every rule: the function `find` of every module in `triage/rules/`, by name."""
+    names = sorted(module.name for module in pkgutil.iter_modules(rules.__path__))
+    return [importlib.import_module(f"{rules.__name__}.{name}").find for name in names]
+
+
+def judge(evidence: Mapping[str, Evidence]) -> list[Finding]:
+    """Return the findings on all hosts, worst first, then by host and subject. Deterministic."""
+    found = [finding for host in sorted(evidence) for rule in all_rules() for finding in rule(evidence[host])]
+    return sorted(found, key=lambda finding: (finding.effect, finding.host, finding.subject, finding.rule))
+
+
+def unreadable(evidence: Mapping[str, Evidence]) -> list[str]:
+    """Return what could not be seen, in sentences; what was not looked at is not healthy."""
+    return [
+        f"{host}: {item['source']} could not be read: {item['why']}"
+        for host in sorted(evidence)
+        for item in evidence[host].get("unseen", [])
+    ]

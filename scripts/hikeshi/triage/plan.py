@@ -1,0 +1,73 @@
+"""Findings → steps in the order in which they unblock each other. Pure and deterministic."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from hikeshi.triage.findings import Evidence, Finding, Step
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One step of a plan and the findings it should make vanish."""
+
+    step: Step
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Disk steps first, then live ones; a plan with no steps mends nothing."""
+
+    steps: tuple[Planned, ...]
+
+    def extra_variables(self) -> dict[str, object]:
+        """Return the plan as variables of playbooks/recover-site.yml: kind → host → list of steps."""
+        wanted: dict[str, dict[str, list[dict[str, object]]]] = {"disk": {}, "live": {}}
+        for number, planned in enumerate(self.steps):
+            step = planned.step
+            data: dict[str, object] = {"number": number, "role": step.role, "step": step.step, "args": dict(step.args)}
+            wanted[step.kind].setdefault(step.host, []).append(data)
+        return {"recover_site_disk_steps": wanted["disk"], "recover_site_live_steps": wanted["live"]}
+
+
+def make(findings: Sequence[Finding], evidence: Mapping[str, Evidence]) -> Plan:
+    """Order the remedies of all findings, each step once.
+
+    Disk before live. Within each: hosts by name; a role's own steps (which put a file back) before the general ones
+    (which enable, start or set modes on it); general ones in the order in which the site is built, because a later
+    role's service needs the earlier one's; paths from the top of the tree down.
+    """
+    causes: dict[object, list[Finding]] = {}
+    steps: dict[object, Step] = {}
+    for finding in findings:
+        for step in finding.remedy:
+            steps.setdefault(step.key, step)
+            causes.setdefault(step.key, []).append(finding)
+
+    def order(step: Step) -> tuple[object, ...]:
+        subjects = evidence[step.host]["subjects"]
+        units = [unit["name"] for subject in subjects for unit in subject.get("units") or []]
+        roles = [subject["role"] for subject in subjects]
+        unit, path = step.args.get("unit", ""), step.args.get("path", "")
+        general = step.role == "host_base"
+        return (
+            step.kind != "disk",
+            step.host,
+            # A live step of a role's own (reload) comes where its unit would: after the services it needs.
+            general if step.kind == "disk" else False,
+            units.index(unit) if unit in units else len(units) if general else _last_unit(subjects, units, step.role),
+            roles.index(step.role) if step.role in roles else len(roles),
+            path.count("/"),
+            step.key,
+        )
+
+    ordered = sorted(steps.values(), key=order)
+    return Plan(tuple(Planned(step, tuple(causes[step.key])) for step in ordered))
+
+
+def _last_unit(subjects: Sequence[Mapping[str, object]], units: list[str], role: str) -> int:
+    for subject in subjects:
+        if subject["role"] == role and isinstance(subject.get("units"), list):
+            own = [unit["name"] for unit in subject["units"]]  # type: ignore[attr-defined]
+            return max((units.index(name) for name in own), default=len(units))
+    return len(units)

@@ -1,0 +1,68 @@
+"""A file or directory a role owns is missing, or its owner or mode is not what the role made."""
+
+from collections.abc import Iterator
+
+from hikeshi.triage.findings import Effect, Evidence, Finding, Step
+
+
+def find(evidence: Evidence) -> Iterator[Finding]:
+    """Compare paths and trees with what their roles made.
+
+    What lies below a mount point is judged only while the volume is mounted: under it is another directory.
+    """
+    host = evidence["host"]
+    unmounted = [path for path, mount in evidence["mounts"].items() if not mount["mounted"]]
+    for subject in evidence["subjects"]:
+        units = [unit["name"] for unit in subject.get("units") or []]
+        for wanted in subject.get("paths") or []:
+            path = wanted["path"]
+            seen = evidence["paths"].get(path)
+            if seen is None or any(path == mount or path.startswith(f"{mount}/") for mount in unmounted):
+                continue
+            if seen["kind"] == "missing":
+                if not wanted.get("restore_step"):
+                    continue  # converging makes it again
+                starts = [Step(host, "host_base", "unit_start", "live", {"unit": unit}) for unit in units]
+                if subject.get("reload_step"):
+                    starts.append(Step(host, subject["role"], subject["reload_step"], "live"))
+                yield Finding(
+                    rule="path_missing",
+                    host=host,
+                    subject=f"path:{path}",
+                    effect=Effect.CANNOT_BUY if _any_down(evidence, units) else Effect.WILL_BREAK,
+                    cause=f"{path} of role {subject['role']} is missing",
+                    quote=f"{path}: no such file or directory",
+                    remedy=(Step(host, subject["role"], wanted["restore_step"], "disk"), *starts),
+                )
+                continue
+            wrong = {
+                key: wanted[key] for key in ("mode", "owner", "group") if key in wanted and seen.get(key) != wanted[key]
+            }
+            if wrong and seen["kind"] in ("file", "directory"):
+                yield _wrong(host, path, wrong, f"{seen['mode']} {seen['owner']}:{seen['group']}")
+        for tree in subject.get("trees") or []:
+            listed = {item["path"] for item in subject.get("paths") or []}
+            if tree["path"] in unmounted:
+                continue
+            for item in evidence["trees"].get(tree["path"], {}).get("wrong", []):
+                path = item["path"]
+                # The names come from the host: nothing outside the tree is ever touched on its word.
+                if path not in listed and path.startswith(f"{tree['path']}/") and ".." not in path.split("/"):
+                    bits = int(tree["directories" if item["kind"] == "directory" else "files"], 8)
+                    yield _wrong(host, path, {"mode": f"{int(item['mode'], 8) & 0o7777 | bits:04o}"}, item["mode"])
+
+
+def _any_down(evidence: Evidence, units: list[str]) -> bool:
+    return any(evidence["units"].get(unit, {}).get("active") != "active" for unit in units)
+
+
+def _wrong(host: str, path: str, wrong: dict[str, str], seen: str) -> Finding:
+    return Finding(
+        rule="path_wrong",
+        host=host,
+        subject=f"path:{path}",
+        effect=Effect.CANNOT_SEE,
+        cause=f"{path} should have " + ", ".join(f"{key} {value}" for key, value in wrong.items()),
+        quote=f"{path}: {seen}",
+        remedy=(Step(host, "host_base", "path_mode", "disk", {"path": path, **wrong}),),
+    )

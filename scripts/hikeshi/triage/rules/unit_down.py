@@ -1,0 +1,50 @@
+"""A unit that should run and start at boot does not."""
+
+from collections.abc import Iterator
+
+from hikeshi.triage.findings import Effect, Evidence, Finding, Step
+
+
+def find(evidence: Evidence) -> Iterator[Finding]:
+    """Compare each unit a role owns with what systemd says of it.
+
+    A missing or masked unit file of a role's own is written again by that role; everything else is systemd's business.
+    """
+    host = evidence["host"]
+    for subject in evidence["subjects"]:
+        mounting = {mount["unit"]: mount["path"] for mount in subject.get("mounts") or []}
+        for unit in subject.get("units") or []:
+            name, seen = unit["name"], evidence["units"].get(unit["name"])
+            if seen is None:
+                continue
+            lost = seen["load"] in ("masked", "not-found", "bad-setting", "error")
+            disabled = bool(unit.get("enabled")) and seen["enabled"] not in ("enabled", "static", "enabled-runtime")
+            down = seen["active"] != "active"
+            if not (lost or disabled or down):
+                continue
+            remedy: list[Step] = []
+            if lost and unit.get("restore_step"):
+                remedy.append(Step(host, subject["role"], unit["restore_step"], "disk"))
+            if lost or disabled:
+                remedy.append(Step(host, "host_base", "unit_enable", "disk", {"unit": name}))
+            if lost or down:
+                remedy.append(Step(host, "host_base", "unit_start", "live", {"unit": name}))
+            state = "is " + " and ".join(
+                words
+                for words, true in (
+                    (seen["load"], lost),
+                    ("not enabled: it will not start at boot", disabled and not lost),
+                    ("not running", down),
+                )
+                if true
+            )
+            yield Finding(
+                rule="unit_down",
+                host=host,
+                subject=f"unit:{name}",
+                effect=(Effect.CANNOT_SEE if name in mounting else Effect.CANNOT_BUY) if down else Effect.WILL_BREAK,
+                cause=f"{name} {state}" + (f"; {mounting[name]} is not mounted" if name in mounting and down else ""),
+                quote=f"{seen['load']}, {seen['enabled'] or 'no unit file'}, {seen['active']} ({seen['result'] or '-'})"
+                + (f"; last words: {seen['log'][-1]}" if seen["log"] else ""),
+                remedy=tuple(remedy),
+            )

@@ -1,0 +1,155 @@
+"""Words of the command line → request → result → exit status, with the runner replaced at its one seam."""
+
+import json
+from typing import Any
+
+import pytest
+
+from hikeshi import cli, probes, runner
+from hikeshi.errors import ExitStatus, MisconfiguredError
+from hikeshi.runner import Event, RunResult
+from hikeshi.site import Site
+from tests.unit.conftest import SITE, Project
+from tests.unit.shop import Shop
+from tests.unit.test_triage import HEALTHY
+
+
+class Runs:
+    """Stands where Ansible would: answers each playbook with what was put in, and keeps what was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, dict[str, Any], bool]] = []
+        self.evidence: list[dict[str, Any]] = [HEALTHY]
+        self.failures: dict[str, list[Event]] = {}
+
+    def __call__(self, site: Site, playbook: str, *, extra: Any = None, check: bool = False, **_: Any) -> RunResult:
+        self.asked.append((playbook, extra or {}, check))
+        failures = self.failures.get(playbook, [])
+        returned = {}
+        if playbook == "collect-evidence.yml" and not failures:
+            returned = {"web1": self.evidence.pop(0) if len(self.evidence) > 1 else self.evidence[0]}
+        return RunResult(playbook, 2 if failures else 0, 0.1, {"web1": 0}, failures, returned, "")
+
+    @property
+    def playbooks(self) -> list[str]:
+        return [playbook for playbook, _, _ in self.asked]
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch, project: Project, shop: Shop) -> Runs:
+    fake = Runs()
+    monkeypatch.setattr(runner, "run", fake)
+    project.site({**SITE, "views": dict.fromkeys(("customer", "direct"), {"url": shop.url})})
+    return fake
+
+
+def hikeshi(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr("sys.argv", ["hikeshi", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
+
+
+def stopped(unit: str) -> dict[str, Any]:
+    evidence: dict[str, Any] = json.loads(json.dumps(HEALTHY))
+    evidence["units"][unit].update({"active": "inactive", "enabled": "disabled"})
+    return evidence
+
+
+def test_usage_errors_are_2(monkeypatch: pytest.MonkeyPatch, project: Project) -> None:
+    for words in (["nosuch"], ["probe", "--nosuch"], ["probe", "--site", "nosuch"], ["probe", "nosuch"]):
+        assert hikeshi(monkeypatch, *words) == ExitStatus.USAGE, words
+
+
+def test_broken_site_is_4(
+    monkeypatch: pytest.MonkeyPatch, project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.write("hosts.yml", "all: [\n")
+    assert hikeshi(monkeypatch, "recover", "--yes") == ExitStatus.MISCONFIGURED
+    assert "hosts.yml line" in capsys.readouterr().err
+
+
+def test_red_probe_is_1_and_json_says_why(monkeypatch: pytest.MonkeyPatch, project: Project, capsys: Any) -> None:
+    project.site(
+        {**SITE, "views": dict.fromkeys(("customer", "direct"), {"url": f"http://127.0.0.1:{probes.free_port()}"})}
+    )
+    assert hikeshi(monkeypatch, "probe", "--json") == ExitStatus.FAILED
+    (result,) = json.loads(capsys.readouterr().out)
+    assert (result["id"], result["passed"]) == ("top", False)
+    assert "connection refused" in result["seen"]
+
+
+def test_healthy_site_is_left_alone(monkeypatch: pytest.MonkeyPatch, runs: Runs, capsys: Any) -> None:
+    assert hikeshi(monkeypatch, "recover", "--yes", "--json") == ExitStatus.DONE
+    assert runs.playbooks == ["collect-evidence.yml"]
+    assert json.loads(capsys.readouterr().out)["healthy"] is True
+
+
+def test_stopped_service_is_mended_by_the_plan(monkeypatch: pytest.MonkeyPatch, runs: Runs) -> None:
+    runs.evidence = [stopped("nginx.service"), HEALTHY]
+    assert hikeshi(monkeypatch, "recover", "--yes") == ExitStatus.DONE
+    assert runs.playbooks == ["collect-evidence.yml", "recover-site.yml", "collect-evidence.yml"]
+    disk = runs.asked[1][1]["recover_site_disk_steps"]["web1"]
+    assert [(step["step"], step["args"]) for step in disk] == [("unit_enable", {"unit": "nginx.service"})]
+
+
+def test_what_no_step_mends_is_converged_and_then_reported(monkeypatch: pytest.MonkeyPatch, runs: Runs) -> None:
+    runs.evidence = [stopped("nginx.service")]
+    assert hikeshi(monkeypatch, "recover", "--yes") == ExitStatus.FAILED
+    assert runs.playbooks.count("recover-site.yml") == 1
+    assert runs.playbooks.count("build-site.yml") == 1
+
+
+def test_plan_and_check_change_nothing(monkeypatch: pytest.MonkeyPatch, runs: Runs) -> None:
+    runs.evidence = [stopped("nginx.service")]
+    assert hikeshi(monkeypatch, "recover", "--plan") == ExitStatus.DONE
+    assert runs.playbooks == ["collect-evidence.yml"]
+    assert hikeshi(monkeypatch, "recover", "--check") == ExitStatus.DONE
+    assert [check for playbook, _, check in runs.asked if playbook == "recover-site.yml"] == [True]
+
+
+def test_nobody_to_approve_is_refused(monkeypatch: pytest.MonkeyPatch, runs: Runs) -> None:
+    runs.evidence = [stopped("nginx.service")]
+    assert hikeshi(monkeypatch, "recover") == ExitStatus.REFUSED
+    assert "recover-site.yml" not in runs.playbooks
+
+
+def test_unreachable_host_is_3(monkeypatch: pytest.MonkeyPatch, runs: Runs, capsys: Any) -> None:
+    runs.failures["collect-evidence.yml"] = [Event("web1", "", "", "unreachable", message="Connection refused")]
+    assert hikeshi(monkeypatch, "recover", "--yes") == ExitStatus.UNREACHABLE
+    assert "web1: Connection refused" in capsys.readouterr().err
+
+
+def test_failed_build_is_1_and_names_the_task(monkeypatch: pytest.MonkeyPatch, runs: Runs, capsys: Any) -> None:
+    runs.failures["build-site.yml"] = [Event("web1", "database", "Start", "failed", message="no such unit")]
+    assert hikeshi(monkeypatch, "build") == ExitStatus.FAILED
+    told = capsys.readouterr().err
+    assert "web1 · database · Start" in told
+    assert "no such unit" in told
+    assert "hikeshi build --site shop" in told
+
+
+def test_interrupt_is_130(monkeypatch: pytest.MonkeyPatch, runs: Runs) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "run", interrupted)
+    assert hikeshi(monkeypatch, "recover", "--yes") == ExitStatus.INTERRUPTED
+
+
+def test_unknown_fault_is_2(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    from hikeshi.drill import containers, practice
+
+    monkeypatch.setattr(practice, "load", lambda name: None)
+    monkeypatch.setattr(containers, "load_state", lambda: containers.State("x", "12", "d", complete=True))
+    assert hikeshi(monkeypatch, "drill", "break", "nosuch") == ExitStatus.USAGE
+    assert "unknown fault 'nosuch'; allowed: images-not-mounted" in capsys.readouterr().err
+
+
+def test_full_disk_refuses_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    from hikeshi.drill import containers, engine
+
+    monkeypatch.setattr(engine, "podman", lambda *words, **_: str(tmp_path))
+    monkeypatch.setattr("shutil.disk_usage", lambda place: type("Usage", (), {"free": 100 << 20})())
+    with pytest.raises(MisconfiguredError, match=r"0\.1 GiB free; `drill up` needs \d+ GiB"):
+        containers.check_disk("build")

@@ -1,0 +1,162 @@
+"""Rules against evidence, and the order of the plan. Evidence of a healthy host, changed in one place at a time."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hikeshi.triage import findings, plan
+
+HEALTHY: dict[str, Any] = json.loads((Path(__file__).parent / "evidence" / "web1.json").read_text())
+MOUNT = "srv-shop-media.mount"
+MEDIA = "/srv/shop/media"
+
+
+@pytest.fixture
+def evidence() -> dict[str, Any]:
+    return copy.deepcopy(HEALTHY)
+
+
+def judge(evidence: dict[str, Any]) -> list[findings.Finding]:
+    return findings.judge({"web1": evidence})
+
+
+def steps(evidence: dict[str, Any]) -> list[str]:
+    made = plan.make(judge(evidence), {"web1": evidence})
+    return [f"{item.step.kind} {item.step.words}" for item in made.steps]
+
+
+def stop(evidence: dict[str, Any], unit: str, **more: str) -> None:
+    evidence["units"][unit].update({"active": "inactive", "sub": "dead", **more})
+
+
+def test_healthy_host_has_no_findings(evidence: dict[str, Any]) -> None:
+    assert judge(evidence) == []
+    assert steps(evidence) == []
+
+
+def test_disabled_and_stopped_database(evidence: dict[str, Any]) -> None:
+    stop(evidence, "mariadb.service", enabled="disabled")
+    (found,) = judge(evidence)
+    assert (found.subject, found.effect) == ("unit:mariadb.service", findings.Effect.CANNOT_BUY)
+    assert "it will not start at boot" in found.cause
+    assert steps(evidence) == [
+        "disk host_base: unit_enable unit=mariadb.service",
+        "live host_base: unit_start unit=mariadb.service",
+    ]
+
+
+def test_disabled_but_running_unit_will_break(evidence: dict[str, Any]) -> None:
+    evidence["units"]["checkout.service"]["enabled"] = "disabled"
+    (found,) = judge(evidence)
+    assert found.effect is findings.Effect.WILL_BREAK
+    assert steps(evidence) == ["disk host_base: unit_enable unit=checkout.service"]
+
+
+@pytest.mark.parametrize("load", ["masked", "not-found"])
+def test_lost_mount_unit_is_written_again_first(evidence: dict[str, Any], load: str) -> None:
+    stop(evidence, MOUNT, load=load, enabled="")
+    evidence["mounts"][MEDIA]["mounted"] = False
+    found = judge(evidence)
+    assert [item.subject for item in found] == [f"unit:{MOUNT}"]
+    assert found[0].effect is findings.Effect.CANNOT_SEE
+    assert steps(evidence) == [
+        "disk image_server: mount_unit",
+        f"disk host_base: unit_enable unit={MOUNT}",
+        f"live host_base: unit_start unit={MOUNT}",
+    ]
+
+
+def test_nothing_below_an_unmounted_volume_is_judged(evidence: dict[str, Any]) -> None:
+    stop(evidence, MOUNT, enabled="disabled")
+    evidence["mounts"][MEDIA]["mounted"] = False
+    evidence["paths"][MEDIA]["mode"] = "0700"
+    evidence["paths"][f"{MEDIA}/images"] = {"kind": "missing"}
+    assert [item.subject for item in judge(evidence)] == [f"unit:{MOUNT}"]
+
+
+def test_wrong_modes_from_the_top_down(evidence: dict[str, Any]) -> None:
+    evidence["paths"]["/srv/shop"]["mode"] = "0700"
+    evidence["paths"][f"{MEDIA}/images"]["mode"] = "0600"
+    assert steps(evidence) == [
+        "disk host_base: path_mode path=/srv/shop mode=0755",
+        f"disk host_base: path_mode path={MEDIA}/images mode=2755",
+    ]
+
+
+def test_file_in_a_tree_gets_the_bits_it_lacks(evidence: dict[str, Any]) -> None:
+    picture = f"{MEDIA}/images/products/lantern-07.jpg"
+    evidence["trees"][MEDIA]["wrong"] = [{"path": picture, "kind": "file", "mode": "0600"}]
+    assert steps(evidence) == [f"disk host_base: path_mode path={picture} mode=0644"]
+
+
+@pytest.mark.parametrize("path", ["/etc/shadow", f"{MEDIA}/../../../etc/shadow", f"{MEDIA}-other/x"])
+def test_nothing_outside_a_tree_is_touched_on_the_hosts_word(evidence: dict[str, Any], path: str) -> None:
+    evidence["trees"][MEDIA]["wrong"] = [{"path": path, "kind": "file", "mode": "0600"}]
+    assert steps(evidence) == []
+
+
+def test_lost_environment_file(evidence: dict[str, Any]) -> None:
+    evidence["paths"]["/etc/shop/checkout.env"] = {"kind": "missing"}
+    stop(evidence, "checkout.service", active="failed", result="resources")
+    assert {item.rule for item in judge(evidence)} == {"path_missing", "unit_down"}
+    assert steps(evidence) == [
+        "disk checkout_service: environment_file",
+        "live host_base: unit_start unit=checkout.service",
+    ]
+
+
+def test_broken_include_names_the_file(evidence: dict[str, Any]) -> None:
+    broken = "/etc/nginx/conf.d/old-cdn.conf"
+    evidence["configs"]["nginx"] = {"ok": False, "message": f"nginx: [emerg] what in {broken}:1", "file": broken}
+    stop(evidence, "nginx.service", active="failed")
+    assert steps(evidence) == [
+        f"disk web_server: configuration path={broken}",
+        "live host_base: unit_start unit=nginx.service",
+        "live web_server: reload",
+    ]
+
+
+def test_live_steps_follow_the_order_of_building(evidence: dict[str, Any]) -> None:
+    for unit in ("nginx.service", "checkout.service", "mariadb.service", MOUNT):
+        stop(evidence, unit, enabled="disabled")
+    live = [line.rsplit("=", 1)[1] for line in steps(evidence) if line.startswith("live")]
+    assert live == ["mariadb.service", MOUNT, "checkout.service", "nginx.service"]
+
+
+def test_what_could_not_be_seen_is_said(evidence: dict[str, Any]) -> None:
+    evidence["unseen"] = [{"source": "nginx -t", "why": "unshare failed"}]
+    assert findings.unreadable({"web1": evidence}) == ["web1: nginx -t could not be read: unshare failed"]
+
+
+def test_plan_variables_number_every_step(evidence: dict[str, Any]) -> None:
+    stop(evidence, "mariadb.service", enabled="disabled")
+    made = plan.make(judge(evidence), {"web1": evidence}).extra_variables()
+    assert made == {
+        "recover_site_disk_steps": {
+            "web1": [{"number": 0, "role": "host_base", "step": "unit_enable", "args": {"unit": "mariadb.service"}}]
+        },
+        "recover_site_live_steps": {
+            "web1": [{"number": 1, "role": "host_base", "step": "unit_start", "args": {"unit": "mariadb.service"}}]
+        },
+    }
+
+
+@given(st.data())
+def test_plan_is_deterministic_and_disk_comes_first(data: st.DataObject) -> None:
+    evidence = copy.deepcopy(HEALTHY)
+    for unit in data.draw(st.sets(st.sampled_from(sorted(evidence["units"])))):
+        stop(evidence, unit, enabled=data.draw(st.sampled_from(["enabled", "disabled"])))
+    for path in data.draw(st.sets(st.sampled_from(sorted(evidence["paths"])))):
+        evidence["paths"][path]["mode"] = "0000"
+    found = judge(evidence)
+    made = plan.make(found, {"web1": evidence})
+    other = plan.make(list(reversed(found)), {"web1": evidence})
+    assert [item.step.key for item in made.steps] == [item.step.key for item in other.steps]
+    kinds = [item.step.kind for item in made.steps]
+    assert kinds == sorted(kinds)
+    assert len({item.step.key for item in made.steps}) == len(made.steps)
