@@ -1,0 +1,103 @@
+"""The drill's faults: data in `inventories/drill/faults.yml`, parameters chosen by a seed."""
+
+import json
+import random
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hikeshi import runner, screen
+from hikeshi.drill import containers
+from hikeshi.errors import HikeshiError, MisconfiguredError, UsageError
+from hikeshi.files import write_private
+from hikeshi.site import Site, practice_folder, read_yaml
+
+
+class FaultData(BaseModel):
+    """One entry of `faults.yml`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    title: str
+    host: str
+    probe: str
+    subjects: list[str]
+    choose: dict[str, list[str]] = {}
+    variants: list[list[dict[str, str]]]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault with its parameters chosen: what will be done to which host, and what a finding on it is about."""
+
+    name: str
+    title: str
+    host: str
+    probe: str
+    seed: int
+    subjects: list[str]
+    operations: list[dict[str, str]]
+
+
+def catalogue() -> dict[str, FaultData]:
+    """Load every fault the drill knows."""
+    path = containers.PRACTICE / "faults.yml"
+    raw = read_yaml(path).get("faults", {})
+    try:
+        return {name: FaultData.model_validate(data) for name, data in raw.items()}
+    except ValidationError as error:
+        raise MisconfiguredError(f"inventories/drill/faults.yml is not valid: {error}") from error
+
+
+def choose(name: str, seed: int) -> Fault:
+    """Choose a fault's parameters by seed: the same seed gives the same fault, everywhere."""
+    known = catalogue()
+    if name not in known:
+        raise UsageError(f"unknown fault '{name}'; allowed: {', '.join(known)}.", "hikeshi drill list")
+    data = known[name]
+    chance = random.Random(f"{seed}:{name}")
+    chosen = {key: chance.choice(values) for key, values in data.choose.items()}
+    variant = chance.choice(data.variants)
+    return Fault(
+        name=name,
+        title=data.title,
+        host=data.host,
+        probe=data.probe,
+        seed=seed,
+        subjects=[subject.format(**chosen) for subject in data.subjects],
+        operations=[{key: value.format(**chosen) for key, value in operation.items()} for operation in variant],
+    )
+
+
+def inject(site: Site, faults: list[Fault]) -> None:
+    """Break the practice site, and keep the answer sheet where recovery does not look."""
+    operations: dict[str, list[dict[str, str]]] = {}
+    for fault in faults:
+        operations.setdefault(fault.host, []).extend(fault.operations)
+    with screen.run_progress(f"breaking: {len(faults)} faults") as progress:
+        result = runner.run(
+            site, "inject-fault.yml", verb="break", extra={"inject_fault_operations": operations}, listen=progress
+        )
+    if not result.ok:
+        words = result.failures[0].message if result.failures else result.output[-400:]
+        raise HikeshiError(f"the faults were not injected: {words}", "hikeshi drill up")
+    write_private(_answers(), json.dumps([asdict(fault) for fault in [*injected(), *faults]], indent=2))
+
+
+def injected() -> list[Fault]:
+    """Return the faults injected since the site was last whole."""
+    try:
+        raw: list[dict[str, Any]] = json.loads(_answers().read_text())
+    except (FileNotFoundError, ValueError):
+        return []
+    return [Fault(**item) for item in raw]
+
+
+def forget() -> None:
+    """Forget the injected faults: the site is whole again, or gone."""
+    _answers().unlink(missing_ok=True)
+
+
+def _answers() -> Path:
+    return practice_folder() / "drill" / "faults.json"

@@ -1,0 +1,220 @@
+"""The practice incident: up, break, recover, score, down."""
+
+import json
+import secrets
+import shutil
+import time
+from dataclasses import asdict
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hikeshi import probes, recover, runner, screen
+from hikeshi.drill import containers, engine, faults, wheelhouse
+from hikeshi.drill.containers import State
+from hikeshi.errors import HikeshiError, MisconfiguredError, UsageError
+from hikeshi.files import write_private
+from hikeshi.recover import Recovery
+from hikeshi.site import PRACTICE_SITE, PROJECT, Site, load, practice_folder, practice_prefix, read_yaml
+
+READY_WAIT_S = 60
+SETTLE_S = (
+    4  # longer than the practice load balancer needs for its verdict: two checks, a second apart, and their timeout
+)
+DEFAULT_SCENARIO = "platform-reboot"
+PYTHON = {"12": "3.11", "13": "3.13"}  # Debian release → its Python, which the wheels are for
+
+
+class Scenario(BaseModel):
+    """One drill: `inventories/drill/scenarios/<name>.yml`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    title: str
+    brief: str
+    reboot: str = ""  # host that is restarted after the faults are in
+    faults: list[str]
+
+
+def scenario(name: str) -> Scenario:
+    """Load a scenario."""
+    folder = containers.PRACTICE / "scenarios"
+    known = sorted(path.stem for path in folder.glob("*.yml"))
+    if name not in known:
+        raise UsageError(f"unknown scenario '{name}'; allowed: {', '.join(known)}.")
+    try:
+        return Scenario.model_validate(read_yaml(folder / f"{name}.yml"))
+    except ValidationError as error:
+        raise MisconfiguredError(f"scenario {name} is not valid: {error}") from error
+
+
+def up(release: str = engine.DEFAULT_RELEASE) -> tuple[Site, bool]:
+    """Put the practice site up; return it, and whether it had to be made. A site that stands is left as it is."""
+    prefix = practice_prefix()
+    engine.prepare(screen.say, release)
+    digest = containers.build_digest(release)
+    state = containers.load_state()
+    if state and state.complete and (state.release, state.digest) == (release, digest):
+        if containers.running(prefix) == set(containers.cloud().instances):
+            screen.say(f"practice site {prefix} is up")
+            return load(PRACTICE_SITE), False
+        screen.say("containers of an earlier run are dead; making the site anew")
+    kept = containers.images_kept(release, digest)
+    containers.check_disk("cached" if kept else "build")
+    wheels = wheelhouse.build(
+        containers.PRACTICE / "shop" / "requirements.lock",
+        PROJECT / ".drill" / "wheelhouse",
+        PYTHON[release],
+        screen.say,
+    )
+    down(quiet=True)
+    began = time.monotonic()
+    screen.say(
+        f"making practice site {prefix} " + ("from kept images" if kept else "from nothing: a few minutes, once")
+    )
+    state = State(prefix, release, digest, mac=":".join(secrets.token_hex(1) for _ in range(4)))
+    state.save()
+    state.ipv4, state.ipv6 = containers.pick_network(prefix)
+    state.ports = containers.pick_ports()
+    state.save()
+    containers.make_site(state)
+    (practice_folder() / "site" / "wheelhouse").symlink_to(wheels)
+    base = engine.base_image(release)
+    hosts = containers.cloud().instances
+    containers.create(state, {host: containers.image(host, release, digest) if kept else base for host in hosts})
+    containers.wait_for_ssh(state)
+    site = load(PRACTICE_SITE)
+    with screen.run_progress("building the site with Ansible") as progress:
+        result = runner.run(site, "build-practice-site.yml", verb="up", listen=progress)
+    if not result.ok:
+        recover.explain(site, result, "hikeshi drill up")
+        raise HikeshiError("the practice site could not be built.", "mend what is named above, then hikeshi drill up")
+    if not kept:
+        screen.say("keeping the built hosts as images")
+        containers.keep_images(state)
+    wait_until_green(site)
+    state.complete = True
+    state.save()
+    screen.say(
+        f"practice site {prefix} is up after {time.monotonic() - began:.0f} s: {site.data.views['customer'].url}/"
+    )
+    return site, True
+
+
+def wait_until_green(site: Site) -> None:
+    """Wait until every probe of the customer's view is green."""
+    deadline = time.monotonic() + READY_WAIT_S
+    while True:
+        results = probes.run(site, "customer")
+        red = [item for item in results if not item.passed]
+        if not red:
+            return
+        if time.monotonic() > deadline:
+            for item in results:
+                screen.probe_line(item)
+            raise HikeshiError(f"the practice site is up but not healthy: {red[0].title}: {red[0].seen}",
+                               "hikeshi recover --site drill, or hikeshi drill down and hikeshi drill up")  # fmt: skip
+        time.sleep(1)
+
+
+def wait_until_settled(site: Site) -> None:
+    """Wait until the customer sees the same twice: services have started or given up, the load balancer has decided."""
+    deadline = time.monotonic() + READY_WAIT_S
+    seen: list[tuple[str, bool, str]] = []
+    while time.monotonic() < deadline:
+        before, seen = seen, [(item.id, item.passed, item.seen) for item in probes.run(site, "customer")]
+        if seen == before:
+            return
+        time.sleep(SETTLE_S)
+
+
+def down(*, images: bool = False, quiet: bool = False) -> None:
+    """Take the practice site away: containers, network, disks, keys, secrets, records of the drill."""
+    prefix = practice_prefix()
+    containers.remove(prefix)
+    shutil.rmtree(practice_folder(), ignore_errors=True)
+    if images:
+        containers.remove_images()
+        shutil.rmtree(PROJECT / ".drill" / "wheelhouse", ignore_errors=True)
+    if not quiet:
+        screen.say(f"practice site {prefix} is gone" + (", and its images" if images else "; built images are kept"))
+
+
+def standing_state() -> State:
+    """Return the state of the site that is up; raise when none is."""
+    state = containers.load_state()
+    if state is None or not state.complete:
+        raise MisconfiguredError("the practice site is not up.", "hikeshi drill up")
+    return state
+
+
+def break_site(names: list[str], seed: int | None, reboot: str) -> list[faults.Fault]:
+    """Inject faults with a seed (drawn when None) and restart the host `reboot`."""
+    state = standing_state()
+    site = load(PRACTICE_SITE)
+    number = secrets.randbelow(10**6) if seed is None else seed
+    chosen = [faults.choose(name, number) for name in names]
+    screen.say(f"seed {number}")
+    faults.inject(site, chosen)
+    if reboot:
+        screen.say(f"the platform restarts {reboot}")
+        containers.reboot(state, reboot)
+    wait_until_settled(site)
+    return chosen
+
+
+def score(recovery: Recovery, before: list[dict[str, Any]]) -> dict[str, Any]:
+    """Join what was broken with what was done: which fault was mended by which step, in how many seconds."""
+    data = recovery.as_data()
+    left = {(item["host"], item["subject"]) for item in data["left"]}
+    rows = []
+    for fault in faults.injected():
+        steps = [
+            step for step in data["steps"]
+            if step["host"] == fault.host and step["changed"] and set(fault.subjects) & set(step["subjects"])
+        ]  # fmt: skip
+        open_still = any((fault.host, subject) in left for subject in fault.subjects)
+        rows.append(
+            {
+                "fault": fault.name,
+                "title": fault.title,
+                "seed": fault.seed,
+                "operations": fault.operations,
+                "mended": not open_still and bool(steps or recovery.converged),
+                "by": [" ".join([step["role"], step["step"], *step["args"].values()]) for step in steps]
+                or (["converge"] if recovery.converged and not open_still else []),
+                "seconds": round(sum(step["seconds"] for step in steps), 1),
+            }
+        )
+    return {"faults": rows, "probes_broken": before, "recovery": data}
+
+
+def play(name: str, seed: int | None, release: str) -> dict[str, Any]:
+    """Play a scenario end to end: up, break, recover, prove; return the score."""
+    plan = scenario(name)
+    site, made = up(release)
+    if not made:
+        red = [item for item in probes.run(site, "customer") if not item.passed]
+        if red or faults.injected():
+            screen.say("the standing site is broken from an earlier drill; making it anew")
+            down(quiet=True)
+            site, made = up(release)
+    screen.say(f"[bold]{screen.safe(plan.title)}[/bold]: {screen.safe(plan.brief)}")
+    break_site(plan.faults, seed, plan.reboot)
+    screen.say("[bold]the customer calls[/bold]")
+    broken = probes.run(site, "customer", report=screen.probe_line)
+    recovery = recover.recover(site, approve=lambda plan: True)
+    result = score(recovery, [asdict(item) for item in broken])
+    result["scenario"] = name
+    write_private(practice_folder() / "drill" / "score.json", json.dumps(result, indent=2, ensure_ascii=False))
+    if recovery.healthy:
+        faults.forget()
+    return result
+
+
+def last_score() -> dict[str, Any]:
+    """Return the score of the last drill."""
+    try:
+        data: dict[str, Any] = json.loads((practice_folder() / "drill" / "score.json").read_text())
+    except (FileNotFoundError, ValueError) as error:
+        raise MisconfiguredError("no drill has been played to its end yet.", "scripts/drill") from error
+    return data

@@ -1,0 +1,118 @@
+"""A practice site of our own, beside any other: prefix from HIKESHI_DRILL, which scripts/test sets."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hikeshi.site import PROJECT, practice_folder
+
+HIKESHI = Path(sys.executable).with_name("hikeshi")
+
+
+@dataclass(frozen=True)
+class Done:
+    """The end of one command."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def data(self) -> Any:
+        """The command's JSON."""
+        return json.loads(self.out)
+
+
+def hikeshi(*words: str, timeout: int = 600, **environment: str) -> Done:
+    """Run the command as a user would, without a terminal."""
+    done = subprocess.run(
+        [HIKESHI, *words],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, **environment},
+        check=False,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def ssh(host: str, command: str) -> str:
+    """Run a shell script on a practice host as the operator may: by ssh, with sudo."""
+    site = practice_folder() / "site"
+    done = subprocess.run(
+        ["ssh", "-F", site / "ssh_config", "-i", site / "ssh_key", "-o", f"UserKnownHostsFile={site / 'known_hosts'}",
+         "-o", "BatchMode=yes", host, "sudo sh -se"],
+        input=command, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{command}: {done.stderr}"
+    return done.stdout
+
+
+def red(probes: list[dict[str, Any]]) -> set[str]:
+    """The ids of the probes that failed."""
+    return {item["id"] for item in probes if not item["passed"]}
+
+
+def reboot(host: str = "web1") -> None:
+    """Restart a host as the platform does."""
+    from hikeshi.drill import containers
+
+    state = containers.load_state()
+    assert state
+    containers.reboot(state, host)
+
+
+@pytest.fixture(scope="session")
+def seed() -> int:
+    """A new seed each run, printed, or the one of HIKESHI_TEST_SEED."""
+    number = int(os.environ.get("HIKESHI_TEST_SEED", random.SystemRandom().randrange(10**6)))
+    print(f"\nseed {number}: repeat with HIKESHI_TEST_SEED={number}")
+    return number
+
+
+@pytest.fixture(scope="session")
+def practice() -> Iterator[Path]:
+    """A practice site that is up and green; taken down at the end unless HIKESHI_TEST_KEEP is set."""
+    assert os.environ.get("HIKESHI_DRILL", "hikeshi") != "hikeshi", "set HIKESHI_DRILL: these tests break their site"
+    done = hikeshi("drill", "up")
+    assert done.status == 0, done.err
+    yield practice_folder()
+    if not os.environ.get("HIKESHI_TEST_KEEP"):
+        assert hikeshi("drill", "down").status == 0
+
+
+@pytest.fixture
+def whole(practice: Path) -> Path:
+    """The practice site, green before the test: an earlier failure must not spread."""
+    if hikeshi("probe", "--json").status != 0:
+        hikeshi("drill", "down")
+        assert hikeshi("drill", "up").status == 0
+    return practice
+
+
+@pytest.fixture
+def clone(whole: Path) -> Iterator[Path]:
+    """A fresh copy of the project as an ordinary user would have it: inventory, keys, no drill state, no .venv."""
+    with tempfile.TemporaryDirectory(prefix="hikeshi-clone-", dir="/var/tmp") as folder:  # noqa: S108 (mkdtemp)
+        target = Path(folder) / "clone"
+        files = subprocess.run(
+            ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+            cwd=PROJECT, capture_output=True, check=True,
+        ).stdout  # fmt: skip
+        for name in files.decode().split("\0"):
+            if name and (PROJECT / name).exists():
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(PROJECT / name, target / name)
+        shutil.copytree(whole / "site", target / ".drill" / whole.name / "site")
+        yield target

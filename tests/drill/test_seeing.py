@@ -1,0 +1,40 @@
+"""Looking changes nothing, and no secret is kept where it does not belong."""
+
+import subprocess
+from pathlib import Path
+
+import yaml
+
+from hikeshi.site import load
+from tests.drill.conftest import hikeshi, ssh
+
+# What any login writes: the login's own records, the journal, and the times of what was read.
+STATE = (
+    "find /etc /usr /opt /srv /var /root /home -xdev -not -path '/var/log/*' -not -path '/var/lib/mysql/*'"
+    " -not -path '/var/lib/systemd/*' -printf '%p %m %u %g %s %T@ %l\\n' | sort | sha256sum;"
+    " ls /run | sort; iptables-save 2>/dev/null | sha256sum;"
+    " systemctl list-unit-files --no-legend | grep -v '[.]scope' | sort | sha256sum;"
+    " systemctl list-units --state=active --plain --no-legend | grep -v session- | cut -d' ' -f1 | sort"
+)
+
+
+def test_looking_changes_nothing(whole: Path) -> None:
+    hikeshi("recover", "--plan")
+    before = ssh("web1", STATE)
+    assert hikeshi("recover", "--plan", "--json").status == 0
+    assert ssh("web1", STATE) == before
+
+
+def test_secrets_are_in_no_record(whole: Path) -> None:
+    secrets = yaml.safe_load((whole / "site/group_vars/all/secrets.yml").read_text())
+    assert hikeshi("build", "--check").status == 0
+    kept = load("drill").records
+    for name, secret in secrets.items():
+        hits = subprocess.run(["grep", "-rlF", secret, kept], capture_output=True, text=True, check=False).stdout
+        assert not hits, f"{name} stands in {hits}"
+        for place in ("/var/log", "/proc/[0-9]*/cmdline"):
+            found = ssh("web1", f"grep -rlF -e '{secret}' {place} 2>/dev/null || test $? -lt 3")
+            own = [line for line in found.splitlines() if "/proc/" not in line]
+            assert not own, f"{name} stands in {own}"
+    for path in [kept, *kept.rglob("*")]:
+        assert path.stat().st_mode & 0o077 == 0, f"{path} can be read by others"
