@@ -201,7 +201,7 @@ def play(name: str, seed: int | None, release: str) -> dict[str, Any]:
     screen.say(f"[bold]{screen.safe(plan.title)}[/bold]: {screen.safe(plan.brief)}")
     break_site(plan.faults, seed, plan.reboot)
     screen.say("[bold]the customer calls[/bold]")
-    broken = probes.run(site, "customer", report=screen.probe_line)
+    broken = probes.run(site, "customer")
     recovery = recover.recover(site, approve=lambda plan: True)
     result = score(recovery, [asdict(item) for item in broken])
     result["scenario"] = name
