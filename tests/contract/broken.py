@@ -1,0 +1,54 @@
+"""Evidence of a host that one role built, and of the same host with one thing after the other broken."""
+
+import copy
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from tests.contract.project import ROOT
+from tests.templates.rendering import value
+
+Evidence = dict[str, Any]
+RECORDED: Evidence = json.loads((ROOT / "tests" / "unit" / "evidence" / "web1.json").read_text())
+
+
+def healthy(role: str) -> Evidence:
+    """Return what the collector would say of a healthy host that has this role and nothing else."""
+    subject = value(role, f"__{role}_subject")
+    unit = {"load": "loaded", "active": "active", "sub": "running", "enabled": "enabled", "result": "success"}
+    paths = {item["path"]: {"kind": "file", "size": 1, "link": "", **item} for item in subject["paths"]}
+    tests = [subject["config_test"]] if subject["config_test"] else []
+    return {
+        **copy.deepcopy(RECORDED),
+        "subjects": [subject],
+        "units": {item["name"]: {**unit, "fragment": "", "log": []} for item in subject["units"]},
+        "paths": paths,
+        "mounts": {item["path"]: {"mounted": True, "source": "/", "entries": []} for item in subject["mounts"]},
+        "trees": {item["path"]: {"seen": 0, "wrong": [], "complete": True} for item in subject.get("trees") or []},
+        "configs": {words.split()[0]: {"ok": True, "message": "", "file": ""} for words in tests},
+    }
+
+
+def broken(evidence: Evidence) -> Iterator[tuple[str, Evidence]]:
+    """Yield copies of evidence with one thing broken each, and what it is."""
+    wrongs: list[tuple[str, str, dict[str, Any]]] = []
+    for name in evidence["units"]:
+        for load in ("masked", "not-found", "bad-setting", "error"):
+            wrongs.append(("units", name, {"load": load, "active": "inactive", "enabled": ""}))
+        wrongs += [("units", name, {"active": state, "result": "exit-code"}) for state in ("failed", "inactive")]
+        wrongs += [("units", name, {"enabled": "disabled", "active": state}) for state in ("active", "inactive")]
+    for path in evidence["paths"]:
+        wrongs += [("paths", path, change) for change in ({"mode": "0000"}, {"owner": "nobody"}, {"group": "nogroup"})]
+        wrongs.append(("paths", path, {"kind": "missing"}))
+    for path in evidence["mounts"]:
+        wrongs.append(("mounts", path, {"mounted": False}))
+    for path in evidence["trees"]:
+        below = {"path": f"{path}/below", "mode": "0600", "kind": "file"}
+        wrongs.append(("trees", path, {"wrong": [below]}))
+    for name in evidence["configs"]:
+        for file in ("", "/etc/elsewhere.conf"):
+            wrongs.append(("configs", name, {"ok": False, "message": f"refused in {file}:1", "file": file}))
+    for room, name, change in wrongs:
+        worse = copy.deepcopy(evidence)
+        worse[room][name].update(change)
+        yield f"{name} with {change}", worse
