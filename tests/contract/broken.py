@@ -25,6 +25,7 @@ def healthy(role: str) -> Evidence:
         "paths": paths,
         "mounts": {item["path"]: {"mounted": True, "source": "/", "entries": []} for item in subject["mounts"]},
         "trees": {item["path"]: {"seen": 0, "wrong": [], "complete": True} for item in subject.get("trees") or []},
+        "names": {item["name"]: list(item["addresses"]) for item in subject.get("names") or []},
         "configs": {words.split()[0]: {"ok": True, "message": "", "file": ""} for words in tests},
     }
 
@@ -48,6 +49,11 @@ def broken(evidence: Evidence) -> Iterator[tuple[str, Evidence]]:
     for name in evidence["configs"]:
         for file in ("", "/etc/elsewhere.conf"):
             wrongs.append(("configs", name, {"ok": False, "message": f"refused in {file}:1", "file": file}))
+    for name in evidence["names"]:
+        for seen in ([], ["192.0.2.99"]):
+            worse = copy.deepcopy(evidence)
+            worse["names"][name] = seen
+            yield f"{name} resolves to {seen}", worse
     for room, name, change in wrongs:
         worse = copy.deepcopy(evidence)
         worse[room][name].update(change)

@@ -18,6 +18,7 @@ ITEMS = {
     "paths": ({"path", "mode", "owner", "group"}, {"restore_step"}),
     "mounts": ({"path", "unit"}, set()),
     "trees": ({"path", "directories", "files"}, set()),
+    "names": ({"name", "addresses"}, set()),
 }
 
 each_subject = pytest.mark.parametrize("role", SUBJECT, ids=lambda role: role.name)

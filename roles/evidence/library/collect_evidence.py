@@ -11,6 +11,7 @@ Collecting is dumb: it says what is there, never what it means. Schema 1 of the 
     paths      path → {kind, mode, owner, group, size, link}; kind: directory, file, link, other, missing, unreadable
     trees      path → {seen, wrong, complete}: directories and files whose modes are not the wanted ones
     configs    name → {ok, message, file}: the service's own test of its configuration
+    names      name → addresses it resolves to now, in order; none when it does not
     disks      mount → {free_bytes, size_bytes, free_inodes, inodes}
     abandoned  [{pid, age_s, command}]: processes of logins that no longer exist
     errors     last lines of priority err and worse since boot
@@ -213,6 +214,16 @@ class Collector:
             self.note(tree["path"], f"{len(hidden)} below it, first {hidden[0]}")
         return {"seen": seen, "wrong": wrong, "complete": not hidden}
 
+    def names(self, subjects):
+        """Return what each wanted name resolves to, as any program of this host would see it."""
+        found = {}
+        for wanted in [item for subject in subjects for item in subject.get("names") or []]:
+            # A process of its own: a name server that does not answer must not hold the others up.
+            told = self.command("getent", "ahosts", wanted["name"])
+            if told:
+                found[wanted["name"]] = list(dict.fromkeys(line.split()[0] for line in told[1].splitlines() if line))
+        return found
+
     def disks(self, paths):
         """Return free space and inodes of the file systems that hold these paths."""
         found = {}
@@ -292,6 +303,7 @@ def collect(subjects):
         "paths": {path: collector.describe(path) for path in paths},
         "trees": {tree["path"]: collector.walk(tree) for tree in trees},
         "configs": collector.configs(subjects),
+        "names": collector.names(subjects),
         "disks": collector.disks(["/", *mount_paths]),
         "abandoned": collector.abandoned(),
         "errors": collector.errors(),

@@ -31,12 +31,15 @@ BASE_PACKAGES = (
     "ca-certificates,dbus,debian-archive-keyring,iproute2,libpam-systemd,openssh-server,procps,python3,"
     "sudo,systemd,systemd-sysv"
 )
+HOSTS_FILE = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
 # The account a cloud makes at first boot; its key is given to each instance when it is created.
 BASE_HOOK = (
     'chroot "$1" useradd --create-home --shell /bin/bash deploy'
     ' && echo "deploy ALL=(ALL) NOPASSWD: ALL" > "$1/etc/sudoers.d/deploy" && chmod 0440 "$1/etc/sudoers.d/deploy"'
     # Without it every login writes an error, and a drill's last error lines are nothing else.
     ' && : > "$1/etc/default/locale"'
+    f" && printf %b '{HOSTS_FILE.encode('unicode_escape').decode()}'"
+    ' > "$1/etc/hosts"'
     ' && rm -f "$1"/etc/ssh/ssh_host_* && : > "$1/etc/machine-id"'
     # On control groups v1 stopping a user's manager takes two minutes in a container, and logins wait for it.
     ' && ln -s /dev/null "$1/etc/systemd/system/user@.service"'
