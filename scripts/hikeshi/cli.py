@@ -11,7 +11,7 @@ import typer
 
 from hikeshi import lock, probes, recover, runner, screen
 from hikeshi.errors import ExitStatus, HikeshiError, RefusedError
-from hikeshi.site import load
+from hikeshi.site import PRACTICE_SITE, load
 from hikeshi.triage.plan import Plan
 
 app = typer.Typer(
@@ -56,19 +56,23 @@ def probe(
     only: Annotated[list[str] | None, typer.Argument(help="Probes to run; all when none is named.")] = None,
     site: SiteOption = None,
     direct: Annotated[bool, typer.Option("--direct", help="Past the load balancer, at the web server itself.")] = False,
+    everywhere: Annotated[
+        bool, typer.Option("--everywhere", help="Over every address the site names: IPv4, IPv6, from inside.")
+    ] = False,
     record_pictures: Annotated[
         bool, typer.Option("--record-pictures", help="Take the pictures shown now as the right ones.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Look at the site as a customer does. Changes nothing but a cart."""
+    """Look at the site as a customer does. Leaves a cart behind, and an order where the site lets it."""
     chosen = load(site)
-    view = "direct" if direct else "customer"
+    kind = "direct" if direct else "customer"
     if record_pictures:
-        path = probes.record_pictures(chosen, view)
+        path = probes.record_pictures(chosen, kind)
         screen.out.print(f"recorded in {path.name}; look at the shop, then commit it")
         return
-    results = probes.run(chosen, view, only, report=screen.probe_line)
+    views = [kind] if not everywhere else chosen.views(kind)
+    results = [item for view in views for item in probes.run(chosen, view, only, report=screen.probe_line)]
     if as_json:
         screen.print_json([asdict(item) for item in results])
     else:
@@ -147,7 +151,8 @@ def drill_alone(
 
     result = practice.play(scenario, seed, release)
     show_score(result, as_json=as_json)
-    if not result["recovery"]["healthy"] or not all(row["mended"] for row in result["faults"]):
+    whole = result["recovery"]["healthy"] and all(row["mended"] for row in result["faults"])
+    if not whole or result["money"]["wrong"]:
         raise typer.Exit(ExitStatus.FAILED)
 
 
@@ -200,6 +205,50 @@ def drill_break(
         screen.say(f"injected {fault.name}")
 
 
+@drill.command("customers")
+def drill_customers(
+    every: Annotated[float, typer.Option(help="Mean seconds between two customers.")] = 2.0,
+    seconds: Annotated[float, typer.Option(help="How long they come, at most an hour.")] = 600.0,
+    orders: Annotated[float, typer.Option(help="Share of them who buy, 0 to 1.")] = 0.4,
+    seed: SeedOption = None,
+    stop: Annotated[bool, typer.Option("--stop", help="Send them home and show what they saw.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Let customers come to the practice shop: they browse, fill carts and buy."""
+    from hikeshi.drill import customers
+    from hikeshi.drill.practice import draw_seed
+
+    site = load(PRACTICE_SITE)
+    if stop:
+        summary = customers.stop(site).summary()
+        if as_json:
+            screen.print_json(summary)
+        else:
+            screen.out.print(
+                f"{summary['requests']} requests, answers {summary['answers']}, {summary['orders']} orders"
+            )
+        return
+    number = draw_seed(seed)
+    customers.start(site, number, every=every, seconds=seconds, orders=orders)
+    screen.say(f"customers come for {seconds:.0f} s (seed {number}); hikeshi drill customers --stop sends them home")
+
+
+@drill.command("audit")
+def drill_audit(as_json: JsonOption = False) -> None:
+    """Compare the practice shop's orders with the gateway's payments; exit status 1 when they differ."""
+    from hikeshi.drill import ledger
+
+    orders, wrong = ledger.audit(load(PRACTICE_SITE))
+    if as_json:
+        screen.print_json({"orders": orders, "wrong": wrong})
+    else:
+        for sentence in wrong:
+            screen.out.print(screen.safe(sentence))
+        screen.out.print(f"{orders} orders, {len(wrong) or 'no'} differences")
+    if wrong:
+        raise typer.Exit(ExitStatus.FAILED)
+
+
 @drill.command("score")
 def drill_score(as_json: JsonOption = False) -> None:
     """Show the last drill's score again."""
@@ -227,6 +276,13 @@ def show_score(result: dict[str, Any], *, as_json: bool) -> None:
     red = [item["id"] for item in result["probes_broken"] if not item["passed"]]
     screen.out.print(
         f"red before: {', '.join(red) or 'none'}; {verdict} {recovery['seconds']:.0f} s after recovery began"
+    )
+    money, came = result["money"], result["money"]["customers"]
+    for sentence in money["wrong"]:
+        screen.out.print(f"[bold red]money[/bold red] {screen.safe(sentence)}")
+    screen.out.print(
+        f"customers: {came['requests']} requests, {came['orders']} orders on their screens; the shop holds "
+        f"{money['orders']} orders, " + ("each paid once" if not money["wrong"] else f"{len(money['wrong'])} wrong")
     )
 
 

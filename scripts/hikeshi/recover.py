@@ -180,9 +180,9 @@ def probe_all(site: Site, *, settle_s: float = 0.0) -> list[ProbeResult]:
     """Run every probe, directly and then through the load balancer; look again for `settle_s` while any is red."""
     deadline = time.monotonic() + settle_s
     results: list[ProbeResult] = []
-    for view in ("direct", "customer"):
+    for kind in ("direct", "customer"):
         while True:
-            seen = probes.run(site, view)
+            seen = probes.run_views(site, site.views(kind))
             if all(item.passed for item in seen) or time.monotonic() > deadline:
                 break
             time.sleep(1)

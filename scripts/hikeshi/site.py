@@ -60,6 +60,7 @@ class Expect(_Data):
     lacks: list[str] = []
     select: dict[str, int] = {}  # CSS selector → how many elements
     values: dict[str, str] = {}  # CSS selector of a form field → its value
+    note: dict[str, str] = {}  # name → CSS selector of the element whose words are kept, such as an order's number
 
 
 class Step(_Data):
@@ -86,6 +87,8 @@ class Probe(_Data):
     title: str  # a sentence that is true when the probe passes
     effects: Literal["", "cart", "order"] = ""  # what it leaves behind on the site
     steps: Annotated[list[Step], Field(min_length=1)]
+    account: str = ""  # the test account an order is placed with; its name, for people
+    undo: list[Step] = []  # takes the order back; {name} stands for what was noted
 
 
 class Permission(_Data):
@@ -107,10 +110,21 @@ class SiteData(_Data):
     probes: Annotated[list[Probe], Field(min_length=1)]
     timeout_s: Annotated[float, Field(gt=0, le=60)] = 10.0
 
+    @model_validator(mode="after")
+    def orders_can_be_undone(self) -> "SiteData":
+        """Refuse a probe that places an order on a real site without a test account and a way to take it back."""
+        for probe in self.probes:
+            if probe.effects == "order" and not self.practice and not (probe.account and probe.undo):
+                raise ValueError(f"probe {probe.id} places an order: on a real site it needs an account and undo steps")
+        return self
+
     @field_validator("views")
     @classmethod
     def both_views(cls, views: dict[str, View]) -> dict[str, View]:
         """Insist on the two views every verb relies on."""
+        odd = [name for name in views if not re.fullmatch(r"(customer|direct)(-[a-z0-9]+)*", name)]
+        if odd:
+            raise ValueError(f"views are named customer or direct, or begin with customer- or direct-; seen: {odd[0]}")
         missing = {"customer", "direct"} - views.keys()
         if missing:
             raise ValueError(f"views must name customer and direct; missing: {', '.join(sorted(missing))}")
@@ -125,6 +139,10 @@ class Site:
     folder: Path
     private: Path
     data: SiteData
+
+    def views(self, kind: str) -> list[str]:
+        """Return the names of all views of a kind, `customer` or `direct`, the plain one first."""
+        return [name for name in self.data.views if name.split("-")[0] == kind]
 
     @property
     def inventory(self) -> list[Path]:

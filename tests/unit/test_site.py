@@ -103,3 +103,21 @@ def test_overlay_merges_mappings_and_replaces_the_rest() -> None:
         "a": {"b": 3, "c": 2},
         "d": [2],
     }
+
+
+def test_probe_that_orders_on_a_real_site_needs_a_way_back(project: Project) -> None:
+    order: dict[str, Any] = {"id": "checkout", "title": "Buys", "effects": "order", "steps": [{"get": "/"}]}
+    project.probes({"probes": [order]})
+    with pytest.raises(MisconfiguredError, match="probe checkout places an order: on a real site it needs an account"):
+        sites.load()
+    project.probes({"probes": [{**order, "account": "probe@shop.example", "undo": [{"get": "/cancel/{order}"}]}]})
+    assert sites.load().data.probes[0].account == "probe@shop.example"
+
+
+def test_views_are_customers_or_direct(project: Project) -> None:
+    views: dict[str, Any] = {name: {"url": "http://127.0.0.1:1"} for name in ("customer", "direct")}
+    project.site({**SITE, "views": {**views, "sideways": {"url": "http://127.0.0.1:1"}}})
+    with pytest.raises(MisconfiguredError, match="seen: sideways"):
+        sites.load()
+    project.site({**SITE, "views": {**views, "customer-ipv6": {"url": "http://[::1]:1"}}})
+    assert sites.load().views("customer") == ["customer", "customer-ipv6"]

@@ -192,11 +192,20 @@ def make_site(state: State) -> None:
         {
             "secret_shop_database_password": secrets.token_urlsafe(24),
             "secret_shop_secret_key": secrets.token_urlsafe(48),
+            "secret_shop_payment_key": f"sk_test_{secrets.token_urlsafe(24)}",
+            "secret_batch_database_password": secrets.token_urlsafe(24),
         },
     )
-    customer = f"http://127.0.0.1:{state.ports['lb1']['http']}"
-    direct = f"http://{hosts['web1']['practice_ipv4']}"
-    write_private_yaml(site / "site.yml", {"views": {"customer": {"url": customer}, "direct": {"url": direct}}})
+    lb, web = hosts["lb1"], hosts["web1"]
+    addresses = {
+        "customer": f"127.0.0.1:{state.ports['lb1']['http']}",
+        "customer-ipv4": lb["practice_ipv4"],
+        "customer-ipv6": f"[{lb['practice_ipv6']}]",
+        "direct": web["practice_ipv4"],
+        "direct-ipv6": f"[{web['practice_ipv6']}]",
+    }
+    views = {view: {"url": f"http://{address}"} for view, address in addresses.items()}
+    write_private_yaml(site / "site.yml", {"views": views})
 
 
 def _keygen(path: Path, comment: str) -> None:
@@ -217,6 +226,7 @@ def _first_boot_data(host: str, prefix: str) -> bytes:
         "etc/ssh/ssh_host_ed25519_key.pub": (_host_key(host).with_suffix(".pub").read_bytes(), 0o644, 0),
         "etc/machine-id": (f"{secrets.token_hex(16)}\n".encode(), 0o444, 0),
         "etc/hostname": (f"{host}\n".encode(), 0o644, 0),
+        "etc/hosts": (f"{engine.HOSTS_FILE}127.0.1.1 {host}\n".encode(), 0o644, 0),
         "home/deploy/.ssh/authorized_keys": (
             (practice_folder() / "site" / "ssh_key.pub").read_bytes(), 0o600, 1000
         ),
@@ -249,6 +259,8 @@ def create(state: State, images: dict[str, str]) -> None:
             "--network", f"{state.prefix}:ip={state.ipv4}.{instance.address},ip={state.ipv6}::{instance.address}"
             f",mac=02:{state.mac}:{instance.address:02x}",
             "--stop-timeout", "20",
+            # podman would write /etc/hosts anew at every start; on a real host it is a file like any other.
+            "--no-hosts",
         ]  # fmt: skip
         for capability in instance.capabilities:
             arguments += ["--cap-add", capability]

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hikeshi import probes, recover, runner, screen
-from hikeshi.drill import containers, engine, faults, wheelhouse
+from hikeshi.drill import containers, customers, engine, faults, ledger, wheelhouse
 from hikeshi.drill.containers import State
 from hikeshi.errors import HikeshiError, MisconfiguredError, UsageError
 from hikeshi.files import write_private
@@ -18,6 +18,8 @@ from hikeshi.recover import Recovery
 from hikeshi.site import PRACTICE_SITE, PROJECT, Site, load, practice_folder, practice_prefix, read_yaml
 
 READY_WAIT_S = 60
+# How long customers come before the first fault and after the last repair: long enough for some to have bought.
+CUSTOMERS_S = 8
 SETTLE_S = (
     4  # longer than the practice load balancer needs for its verdict: two checks, a second apart, and their timeout
 )
@@ -60,12 +62,15 @@ def up(release: str = engine.DEFAULT_RELEASE) -> tuple[Site, bool]:
         screen.say("containers of an earlier run are dead; making the site anew")
     kept = containers.images_kept(release, digest)
     containers.check_disk("cached" if kept else "build")
-    wheels = wheelhouse.build(
-        containers.PRACTICE / "shop" / "requirements.lock",
-        PROJECT / ".drill" / "wheelhouse",
-        PYTHON[release],
-        screen.say,
-    )
+    wheels = {
+        link: wheelhouse.build(
+            containers.PRACTICE / part / "requirements.lock",
+            PROJECT / ".drill" / "wheelhouse",
+            PYTHON[release],
+            screen.say,
+        )
+        for link, part in (("wheelhouse", "shop"), ("gateway-wheelhouse", "gateway"))
+    }
     down(quiet=True)
     began = time.monotonic()
     screen.say(
@@ -77,7 +82,8 @@ def up(release: str = engine.DEFAULT_RELEASE) -> tuple[Site, bool]:
     state.ports = containers.pick_ports()
     state.save()
     containers.make_site(state)
-    (practice_folder() / "site" / "wheelhouse").symlink_to(wheels)
+    for link, target in wheels.items():
+        (practice_folder() / "site" / link).symlink_to(target)
     base = engine.base_image(release)
     hosts = containers.cloud().instances
     containers.create(state, {host: containers.image(host, release, digest) if kept else base for host in hosts})
@@ -151,7 +157,7 @@ def break_site(names: list[str], seed: int | None, reboot: str) -> list[faults.F
     """Inject faults with a seed (drawn when None) and restart the host `reboot`."""
     state = standing_state()
     site = load(PRACTICE_SITE)
-    number = secrets.randbelow(10**6) if seed is None else seed
+    number = draw_seed(seed)
     chosen = [faults.choose(name, number) for name in names]
     screen.say(f"seed {number}")
     faults.inject(site, chosen)
@@ -160,6 +166,11 @@ def break_site(names: list[str], seed: int | None, reboot: str) -> list[faults.F
         containers.reboot(state, reboot)
     wait_until_settled(site)
     return chosen
+
+
+def draw_seed(seed: int | None) -> int:
+    """Return the seed given, else a new one."""
+    return secrets.randbelow(10**6) if seed is None else seed
 
 
 def score(recovery: Recovery, before: list[dict[str, Any]]) -> dict[str, Any]:
@@ -189,8 +200,9 @@ def score(recovery: Recovery, before: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def play(name: str, seed: int | None, release: str) -> dict[str, Any]:
-    """Play a scenario end to end: up, break, recover, prove; return the score."""
+    """Play a scenario end to end, customers coming all the while: up, break, recover, prove; return the score."""
     plan = scenario(name)
+    number = draw_seed(seed)
     site, made = up(release)
     if not made:
         red = [item for item in probes.run(site, "customer") if not item.passed]
@@ -199,16 +211,28 @@ def play(name: str, seed: int | None, release: str) -> dict[str, Any]:
             down(quiet=True)
             site, made = up(release)
     screen.say(f"[bold]{screen.safe(plan.title)}[/bold]: {screen.safe(plan.brief)}")
-    break_site(plan.faults, seed, plan.reboot)
+    screen.say("customers come to the shop")
+    customers.start(site, number)
+    time.sleep(CUSTOMERS_S)
+    break_site(plan.faults, number, plan.reboot)
     screen.say("[bold]the customer calls[/bold]")
     broken = probes.run(site, "customer")
     recovery = recover.recover(site, approve=lambda plan: True)
+    time.sleep(CUSTOMERS_S)
     result = score(recovery, [asdict(item) for item in broken])
-    result["scenario"] = name
+    result |= {"scenario": name, "money": count_money(site)}
     write_private(practice_folder() / "drill" / "score.json", json.dumps(result, indent=2, ensure_ascii=False))
     if recovery.healthy:
         faults.forget()
     return result
+
+
+def count_money(site: Site) -> dict[str, Any]:
+    """Send the customers home and compare what they saw with the shop's orders and the gateway's payments."""
+    screen.say("comparing orders, payments and what customers saw")
+    truth = customers.stop(site)
+    orders, wrong = ledger.audit(site, truth.order_numbers)
+    return {"orders": orders, "wrong": wrong, "customers": truth.summary()}
 
 
 def last_score() -> dict[str, Any]:

@@ -46,7 +46,7 @@ INSTALLED_APPS = [
     "django.contrib.flatpages",
     "oscar.config.Shop",
     "oscar.apps.analytics.apps.AnalyticsConfig",
-    "oscar.apps.checkout.apps.CheckoutConfig",
+    "checkout.apps.CheckoutConfig",
     "oscar.apps.address.apps.AddressConfig",
     "oscar.apps.shipping.apps.ShippingConfig",
     "oscar.apps.catalogue.apps.CatalogueConfig",
@@ -104,6 +104,7 @@ AUTHENTICATION_BACKENDS = [
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -145,6 +146,9 @@ FILE_UPLOAD_DIRECTORY_PERMISSIONS = 0o755
 
 # A refused SMTP connection would break the order page although order and charge exist; there is no mail host yet.
 EMAIL_BACKEND = "django.core.mail.backends.dummy.EmailBackend"
+
+SHOP_PAYMENT_URL = _required("SHOP_PAYMENT_URL")
+SHOP_PAYMENT_KEY = _required("SHOP_PAYMENT_KEY")
 
 OSCAR_SHOP_NAME = "Hikari Lanterns"
 OSCAR_SHOP_TAGLINE = "提灯と行灯の店"

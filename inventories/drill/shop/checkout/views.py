@@ -1,0 +1,93 @@
+"""Oscar's checkout with a payment in it. What is not overridden here is Oscar's."""
+
+import logging
+from typing import Any
+
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from oscar.apps.checkout import exceptions, views
+from oscar.apps.payment.exceptions import PaymentError, UnableToTakePayment
+from oscar.core.loading import get_model
+
+from checkout import gateway
+from checkout.forms import CardForm
+
+Source = get_model("payment", "Source")
+SourceType = get_model("payment", "SourceType")
+
+logger = logging.getLogger("oscar.checkout")
+
+
+class PaymentDetailsView(views.PaymentDetailsView):
+    """Takes a card, shows the order, holds the money, writes the order, takes the money. In this order."""
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        """Offer the form for the card."""
+        return {"card_form": CardForm(), **super().get_context_data(**kwargs)}
+
+    def check_payment_data_is_captured(self, request: HttpRequest) -> None:
+        """Let nobody see the preview who has not given a card, unless he gives it with this very request."""
+        if request.method != "POST" and not self._card():
+            raise exceptions.FailedPreCondition(
+                url=reverse("checkout:payment-details"), message="Please tell us how you pay."
+            )
+
+    def _card(self) -> str:
+        return str(self.checkout_session._get("payment", "card") or "")
+
+    def handle_payment_details_submission(self, request: HttpRequest) -> HttpResponse:
+        """Give the card to the gateway and keep only its name there."""
+        form = CardForm(request.POST)
+        if not form.is_valid():
+            return self.render_payment_details(request, card_form=form)
+        try:
+            name = gateway.card(**form.cleaned_data)
+        except UnableToTakePayment as refused:
+            return self.render_payment_details(request, card_form=form, error=str(refused))
+        except PaymentError as trouble:
+            logger.error("payment gateway: %s", trouble)
+            words = "We cannot reach our payment service. Nothing was charged; please try again in a few minutes."
+            return self.render_payment_details(request, card_form=form, error=words)
+        self.checkout_session._set("payment", "card", name)
+        return self.render_preview(request)
+
+    def handle_payment(self, order_number: str, total: Any, **kwargs: Any) -> None:
+        """Hold the money, and note where."""
+        if not self._card():
+            raise UnableToTakePayment("Please tell us how you pay.")
+        self._payment = gateway.hold(self._card(), int(total.incl_tax), str(order_number))
+        kind, _ = SourceType.objects.get_or_create(code="card", defaults={"name": "Card"})
+        self.add_payment_source(
+            Source(
+                source_type=kind,
+                currency=total.currency,
+                amount_allocated=total.incl_tax,
+                reference=self._payment,
+            )
+        )
+        self.add_payment_event("Held", total.incl_tax, reference=self._payment)
+
+    def handle_order_placement(self, *args: Any, **kwargs: Any) -> HttpResponse:
+        """Write the order; take the money when it is in the database for good, give it back when it cannot be."""
+        payment = self._payment
+        try:
+            with transaction.atomic():
+                response = super().handle_order_placement(*args, **kwargs)
+        except Exception:
+            gateway.free(payment)
+            raise
+        transaction.on_commit(lambda: _take(payment))
+        return response
+
+
+def _take(payment: str) -> None:
+    """Take the money of an order that stands. A failure leaves it held: `manage.py settle_payments` takes it later."""
+    try:
+        gateway.take(payment)
+    except (PaymentError, UnableToTakePayment) as trouble:
+        logger.error("payment %s is held but not taken: %s", payment, trouble)
+        return
+    source = Source.objects.get(reference=payment)
+    source.amount_debited = source.amount_allocated
+    source.save(update_fields=["amount_debited"])
