@@ -57,9 +57,7 @@ def _any_down(evidence: Evidence, units: list[str]) -> bool:
     return any(evidence["units"].get(unit, {}).get("active") != "active" for unit in units)
 
 
-def _wrong(
-    host: str, path: str, wrong: dict[str, str], seen: str, effect: Effect = Effect.CANNOT_SEE
-) -> Finding:
+def _wrong(host: str, path: str, wrong: dict[str, str], seen: str, effect: Effect = Effect.CANNOT_SEE) -> Finding:
     return Finding(
         rule="path_wrong",
         host=host,
