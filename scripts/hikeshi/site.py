@@ -105,6 +105,7 @@ class SiteData(_Data):
     title: str
     time_zone: str = "UTC"
     practice: bool = False
+    template: bool = False  # only to be copied: no site, and never chosen
     views: dict[str, View]
     permissions: dict[str, Permission] = {}
     probes: Annotated[list[Probe], Field(min_length=1)]
@@ -197,8 +198,17 @@ def practice_folder() -> Path:
 
 
 def site_names() -> list[str]:
-    """Return the names of all sites in this project."""
-    return sorted(path.parent.name for path in INVENTORIES.glob("*/site.yml"))
+    """Return the names of all sites in this project; a template is none."""
+    return sorted(path.parent.name for path in INVENTORIES.glob("*/site.yml") if not is_template(path))
+
+
+def is_template(path: Path) -> bool:
+    """Say whether this site.yml is a template's. One that cannot be read is a site: choosing it says what is wrong."""
+    try:
+        data = read_yaml(path)
+    except MisconfiguredError:
+        return False
+    return isinstance(data, dict) and data.get("template") is True
 
 
 def choose(name: str | None) -> str:
@@ -207,6 +217,12 @@ def choose(name: str | None) -> str:
     chosen = name or os.environ.get("HIKESHI_SITE") or (names[0] if len(names) == 1 else "")
     if chosen in names:
         return chosen
+    if chosen and "/" not in chosen and is_template(INVENTORIES / chosen / "site.yml"):
+        folder = shown(INVENTORIES / chosen)
+        raise UsageError(
+            f"'{chosen}' is a template and no site: its hosts do not exist; copy it first.",
+            f"cp -r {folder} {shown(INVENTORIES)}/NAME, take 'template' out of its site.yml, then --site NAME",
+        )
     what = f"unknown site '{chosen}'" if chosen else "no site named"
     raise UsageError(f"{what}; allowed: {', '.join(names) or 'none yet'}.", f"--site {names[0] if names else 'NAME'}")
 
@@ -242,7 +258,11 @@ def overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
 
 def load(name: str | None = None) -> Site:
     """Load and validate a site; every error names the file, the key, the value seen and what is allowed."""
-    chosen = choose(name)
+    return read_site(choose(name))
+
+
+def read_site(chosen: str) -> Site:
+    """Load and validate the folder of this name, be it a site or a template."""
     folder = INVENTORIES / chosen
     raw = read_yaml(folder / "site.yml")
     probes = read_yaml(folder / "probes.yml")

@@ -132,3 +132,13 @@ def test_the_collector_is_told_what_the_role_owns(name: str) -> None:
     assert f"__{name}_subject" in play["vars"]["evidence_subjects"], f"{playbook}: add __{name}_subject"
     imported = [task.get("ansible.builtin.import_role", {}).get("name") for task in play["tasks"]]
     assert name in imported, f"{playbook}: import {name} with tasks_from: subject, else its variables are not loaded"
+
+
+@pytest.mark.parametrize("name", WITH_SUBJECT)
+def test_hardening_knows_what_must_outlive_a_restart(name: str) -> None:
+    playbook = "playbooks/harden-site.yml"
+    used = set()
+    for play in load(ROOT / playbook):
+        used |= {item["role"] for item in play.get("roles", [])}
+        used |= {task["ansible.builtin.import_role"]["name"] for task in play.get("tasks", [])}
+    assert name in used, f"{playbook}: {name} owns units or files that a restart must leave as they are; let it join"

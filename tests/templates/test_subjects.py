@@ -90,7 +90,14 @@ def test_step_that_reloads_exists(role: Role) -> None:
     step = subject(role).get("reload_step")
     if step:
         assert step in role.steps("live"), f"{place(role)}: reload_step {step} is not in __{role.name}_live_steps"
-        assert "configuration" in role.steps("disk"), f"{place(role)}: reload_step needs a disk step 'configuration'"
+        mends = subject(role).get("configuration_step") or "configuration" in role.steps("disk")
+        assert mends, f"{place(role)}: reload_step needs a disk step 'configuration', or a configuration_step"
+
+
+@each_subject
+def test_step_for_a_refused_configuration_exists(role: Role) -> None:
+    step = subject(role).get("configuration_step")
+    assert not step or step in role.steps("disk"), f"{place(role)}: {step} is not in __{role.name}_disk_steps"
 
 
 @each_subject

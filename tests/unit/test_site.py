@@ -22,6 +22,47 @@ def test_two_sites_are_never_guessed(project: Project) -> None:
         sites.load()
 
 
+@pytest.fixture
+def template(project: Project) -> Project:
+    """A project with one site and one template."""
+    folder = project.root / "inventories" / "example"
+    folder.mkdir()
+    (folder / "site.yml").write_text("title: Example\ntemplate: true\n")
+    return project
+
+
+def test_template_is_no_second_site(template: Project) -> None:
+    assert sites.site_names() == ["shop"]
+    assert sites.load().name == "shop"
+
+
+def test_template_alone_is_not_chosen(template: Project) -> None:
+    (template.folder / "site.yml").unlink()
+    with pytest.raises(UsageError, match="no site named; allowed: none yet"):
+        sites.load()
+
+
+@pytest.mark.parametrize("by", ["argument", "environment"])
+def test_named_template_says_copy_it_first(template: Project, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+    monkeypatch.setenv("HIKESHI_SITE", "example")
+    with pytest.raises(UsageError, match="'example' is a template and no site: .* copy it first") as caught:
+        sites.load("example" if by == "argument" else None)
+    assert caught.value.fix.startswith("cp -r inventories/example inventories/NAME")
+
+
+def test_copied_template_is_a_site(template: Project) -> None:
+    folder = template.root / "inventories" / "example"
+    (folder / "site.yml").write_text("title: Example\ntemplate: false\n")
+    with pytest.raises(UsageError, match="no site named; allowed: example, shop"):
+        sites.load()
+
+
+def test_unreadable_site_is_not_taken_for_a_template(project: Project) -> None:
+    project.write("site.yml", "template: [\n")
+    with pytest.raises(MisconfiguredError, match="is not YAML"):
+        sites.load()
+
+
 def test_site_from_environment(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HIKESHI_SITE", "nosuch")
     with pytest.raises(UsageError, match="unknown site 'nosuch'; allowed: shop"):

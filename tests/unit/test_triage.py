@@ -160,3 +160,42 @@ def test_plan_is_deterministic_and_disk_comes_first(data: st.DataObject) -> None
     kinds = [item.step.kind for item in made.steps]
     assert kinds == sorted(kinds)
     assert len({item.step.key for item in made.steps}) == len(made.steps)
+
+
+@pytest.fixture
+def ssh(evidence: dict[str, Any]) -> dict[str, Any]:
+    """Evidence with a subject that serves the operators, and none of the customers."""
+    evidence["subjects"].append(
+        {
+            "role": "remote_access",
+            "serves": "operators",
+            "units": [{"name": "ssh.service", "enabled": True}],
+            "paths": [{"path": "/etc/ssh", "mode": "0755", "owner": "root", "group": "root"}],
+            "mounts": [],
+            "config_test": "sshd -t",
+            "configuration_step": "sshd_configuration",
+        }
+    )
+    evidence["units"]["ssh.service"] = {**evidence["units"]["nginx.service"]}
+    evidence["paths"]["/etc/ssh"] = {"kind": "directory", "mode": "0755", "owner": "root", "group": "root"}
+    evidence["configs"]["sshd"] = {"ok": True, "message": "", "file": ""}
+    return evidence
+
+
+def test_what_serves_the_operators_keeps_no_customer_from_buying(ssh: dict[str, Any]) -> None:
+    assert judge(ssh) == []
+    stop(ssh, "ssh.service")
+    ssh["paths"]["/etc/ssh"]["mode"] = "0777"
+    effects = {item.subject: item.effect for item in judge(ssh)}
+    assert effects == {
+        "unit:ssh.service": findings.Effect.CANNOT_BE_REPAIRED,
+        "path:/etc/ssh": findings.Effect.WILL_BREAK,
+    }
+
+
+def test_role_may_name_its_own_step_for_a_refused_configuration_and_reload_nothing(ssh: dict[str, Any]) -> None:
+    path = "/etc/ssh/sshd_config.d/50-hasty.conf"
+    ssh["configs"]["sshd"] = {"ok": False, "message": f"{path}: line 1: Bad configuration option: X", "file": path}
+    (found,) = judge(ssh)
+    assert found.effect is findings.Effect.WILL_BREAK
+    assert steps(ssh) == [f"disk remote_access: sshd_configuration path={path}"]

@@ -135,7 +135,8 @@ class Collector:
         """Ask services whether their configuration is valid, in a private view of the file system.
 
         `nginx -t` makes its pid file, its logs and temporary folders when they are missing: it runs in a mount
-        namespace of its own, with those places in memory, so that nothing stays.
+        namespace of its own, with those places in memory, so that nothing stays. `sshd -t` wants a folder
+        there that only a started sshd has made.
         """
         found = {}
         for test in dict.fromkeys(subject["config_test"] for subject in subjects if subject.get("config_test")):
@@ -143,17 +144,21 @@ class Collector:
             done = self.command(
                 "unshare", "--mount", "--propagation", "private", "sh", "-c",
                 "for place in /run /var/log/nginx /var/lib/nginx; do"
-                ' [ ! -d $place ] || mount -t tmpfs -o mode=0755 none $place || exit 97; done; exec "$@"',
+                " [ ! -d $place ] || mount -t tmpfs -o mode=0755 none $place || exit 97; done;"
+                ' mkdir -m 0755 /run/sshd; exec "$@"',
                 "sh", *test.split(), source=test,
             )  # fmt: skip
             if done and (done[0] in (97, 126, 127) or "unshare failed" in done[2]):
                 self.note(test, done[2])
             elif done:
                 told = done[2] or done[1]
-                words = lines(told)
+                # sshd warns of what it no longer knows, and goes on.
+                words = [line for line in lines(told) if "Deprecated option" not in line]
                 message = next((line for line in words if "[emerg]" in line or "[ALERT]" in line), "".join(words[:1]))
-                # The place ends the message, which may quote a file's text before it, in several lines.
+                # nginx: the place ends the message, which may quote a file's text before it, in several lines.
                 place = re.search(r"(?ms).* in (/[^\n]+?):\d+$", told[max(told.find("[emerg]"), 0) :])
+                # sshd: it begins the message.
+                place = place or re.match(r"(/[^\n]+?):? line \d+: ", message)
                 found[name] = {"ok": done[0] == 0, "message": message, "file": place[1] if place else ""}
         return found
 

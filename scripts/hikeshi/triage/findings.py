@@ -81,6 +81,11 @@ class Finding:
         return f"{self.rule}/{self.subject}"
 
 
+def effect_of_down(subject: Evidence) -> Effect:
+    """Return what it means that a subject's service is down: ssh, say, serves the operators and not the customers."""
+    return Effect.CANNOT_BE_REPAIRED if subject.get("serves") == "operators" else Effect.CANNOT_BUY
+
+
 Rule = Callable[[Evidence], Iterator[Finding]]
 
 

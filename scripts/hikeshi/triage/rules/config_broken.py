@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from hikeshi.triage.findings import Effect, Evidence, Finding, Step
+from hikeshi.triage.findings import Effect, Evidence, Finding, Step, effect_of_down
 
 
 def find(evidence: Evidence) -> Iterator[Finding]:
-    """Turn a failed configuration test into the owner's `configuration` step, naming the broken file."""
+    """Turn a failed configuration test into the owner's step for it, naming the broken file."""
     host = evidence["host"]
     for subject in evidence["subjects"]:
         name = (subject.get("config_test") or "-").split()[0]
@@ -18,7 +18,7 @@ def find(evidence: Evidence) -> Iterator[Finding]:
             rule="config_broken",
             host=host,
             subject=f"config:{name}",
-            effect=Effect.CANNOT_BUY if down else Effect.WILL_BREAK,
+            effect=effect_of_down(subject) if down else Effect.WILL_BREAK,
             cause=f"{name} refuses its configuration" + (f", in {seen['file']}" if seen["file"] else ""),
             quote=seen["message"],
             remedy=_remedy(host, subject, seen["file"]),
@@ -26,10 +26,11 @@ def find(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _remedy(host: str, subject: Evidence, file: str) -> tuple[Step, ...]:
-    if not subject.get("reload_step"):
+    role, reload = subject["role"], subject.get("reload_step")
+    mend = subject.get("configuration_step") or ("configuration" if reload else "")
+    if not mend:
         return ()  # a role without repair steps is mended by converging
-    role = subject["role"]
-    return (
-        Step(host, role, "configuration", "disk", {"path": file} if file else {}),
-        Step(host, role, subject["reload_step"], "live"),
-    )
+    steps = [Step(host, role, mend, "disk", {"path": file} if file else {})]
+    if reload:
+        steps.append(Step(host, role, reload, "live"))
+    return tuple(steps)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from hikeshi.triage.findings import Effect, Evidence, Finding, Step
+from hikeshi.triage.findings import Effect, Evidence, Finding, Step, effect_of_down
 
 
 def find(evidence: Evidence) -> Iterator[Finding]:
@@ -29,7 +29,7 @@ def find(evidence: Evidence) -> Iterator[Finding]:
                     rule="path_missing",
                     host=host,
                     subject=f"path:{path}",
-                    effect=Effect.CANNOT_BUY if _any_down(evidence, units) else Effect.WILL_BREAK,
+                    effect=effect_of_down(subject) if _any_down(evidence, units) else Effect.WILL_BREAK,
                     cause=f"{path} of role {subject['role']} is missing",
                     quote=f"{path}: no such file or directory",
                     remedy=(Step(host, subject["role"], wanted["restore_step"], "disk"), *starts),
@@ -39,7 +39,8 @@ def find(evidence: Evidence) -> Iterator[Finding]:
                 key: wanted[key] for key in ("mode", "owner", "group") if key in wanted and seen.get(key) != wanted[key]
             }
             if wrong and seen["kind"] in ("file", "directory"):
-                yield _wrong(host, path, wrong, f"{seen['mode']} {seen['owner']}:{seen['group']}")
+                effect = Effect.WILL_BREAK if subject.get("serves") == "operators" else Effect.CANNOT_SEE
+                yield _wrong(host, path, wrong, f"{seen['mode']} {seen['owner']}:{seen['group']}", effect)
         for tree in subject.get("trees") or []:
             listed = {item["path"] for item in subject.get("paths") or []}
             if tree["path"] in unmounted:
@@ -56,12 +57,12 @@ def _any_down(evidence: Evidence, units: list[str]) -> bool:
     return any(evidence["units"].get(unit, {}).get("active") != "active" for unit in units)
 
 
-def _wrong(host: str, path: str, wrong: dict[str, str], seen: str) -> Finding:
+def _wrong(host: str, path: str, wrong: dict[str, str], seen: str, effect: Effect = Effect.CANNOT_SEE) -> Finding:
     return Finding(
         rule="path_wrong",
         host=host,
         subject=f"path:{path}",
-        effect=Effect.CANNOT_SEE,
+        effect=effect,
         cause=f"{path} should have " + ", ".join(f"{key} {value}" for key, value in wrong.items()),
         quote=f"{path}: {seen}",
         remedy=(Step(host, "host_base", "path_mode", "disk", {"path": path, **wrong}),),

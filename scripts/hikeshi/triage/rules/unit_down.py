@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from hikeshi.triage.findings import Effect, Evidence, Finding, Step
+from hikeshi.triage.findings import Effect, Evidence, Finding, Step, effect_of_down
 
 
 def find(evidence: Evidence) -> Iterator[Finding]:
@@ -38,11 +38,12 @@ def find(evidence: Evidence) -> Iterator[Finding]:
                 )
                 if true
             )
+            worst = Effect.CANNOT_SEE if name in mounting else effect_of_down(subject)
             yield Finding(
                 rule="unit_down",
                 host=host,
                 subject=f"unit:{name}",
-                effect=(Effect.CANNOT_SEE if name in mounting else Effect.CANNOT_BUY) if down else Effect.WILL_BREAK,
+                effect=worst if down else Effect.WILL_BREAK,
                 cause=f"{name} {state}" + (f"; {mounting[name]} is not mounted" if name in mounting and down else ""),
                 quote=f"{seen['load']}, {seen['enabled'] or 'no unit file'}, {seen['active']} ({seen['result'] or '-'})"
                 + (f"; last words: {seen['log'][-1]}" if seen["log"] else ""),

@@ -1,0 +1,111 @@
+"""inventories/example: a whole site to copy, that names every knob and nothing else."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hikeshi import site as sites
+from hikeshi.errors import UsageError
+from tests.contract.project import ROLES, ROOT, Role, load, relative
+
+EXAMPLE = ROOT / "inventories" / "example"
+# fault_injection is the drill's alone, and of evidence the playbook decides what is asked.
+KNOBS = [role for role in ROLES if role.name not in ("fault_injection", "evidence")]
+FILES = sorted((EXAMPLE / "group_vars").glob("*/*.yml"))
+LINE = re.compile(r"(# )?([a-z]\w*):(?:\s|$)")
+# Documentation's own (RFC 5737, RFC 3849, RFC 2606) and what means the host itself.
+ADDRESS = re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}\b|\b[0-9a-f]{1,4}(?::[0-9a-f]{0,4}){2,}")
+DOCUMENTATION = re.compile(r"192\.0\.2\.|198\.51\.100\.|203\.0\.113\.|2001:db8:")
+
+
+def lines(path: Path) -> list[tuple[bool, str, str]]:
+    """Return (commented, name, line) of every variable at the top of a file."""
+    found = ((LINE.match(line), line) for line in path.read_text().splitlines())
+    return [(bool(match[1]), match[2], line) for match, line in found if match]
+
+
+def named() -> dict[str, tuple[bool, str, Path]]:
+    return {name: (off, line, path) for path in FILES for off, name, line in lines(path)}
+
+
+def test_it_loads_and_is_no_site() -> None:
+    example = sites.read_site("example")
+    assert example.data.template and not example.data.practice
+    assert "example" not in sites.site_names()
+    with pytest.raises(UsageError, match="copy it first"):
+        sites.load("example")
+
+
+@pytest.mark.parametrize("role", KNOBS, ids=lambda role: role.name)
+def test_every_knob_is_named(role: Role) -> None:
+    options, seen = role.entry_points["main"], named()
+    missing = sorted(options.keys() - seen.keys())
+    assert not missing, (
+        f"inventories/example/group_vars: name {missing} of {role.name}, as a comment where it is default"
+    )
+    off = sorted(name for name, option in options.items() if option.get("required") and seen[name][0])
+    assert not off, f"inventories/example/group_vars: {off} must be set, it is required"
+
+
+def test_every_name_exists_and_stands_in_its_roles_file() -> None:
+    for name, (_, _, path) in named().items():
+        owner = next((role for role in KNOBS if name in role.entry_points["main"]), None)
+        assert owner, f"{relative(path)}: {name} is no input of any role"
+        assert path.stem == owner.name, f"{relative(path)}: {name} belongs into {owner.name}.yml"
+
+
+def test_commented_knobs_show_the_default() -> None:
+    for name, (off, line, path) in named().items():
+        default = next(role.defaults.get(name) for role in KNOBS if name in role.entry_points["main"])
+        shown: Any = yaml.safe_load(line.removeprefix("# "))
+        assert not off or shown == {name: default}, f"{relative(path)}: '{line}' must show the default, {default!r}"
+
+
+@pytest.mark.parametrize("path", [*FILES, EXAMPLE / "hosts.yml"], ids=relative)
+def test_every_knob_says_why_one_would_change_it(path: Path) -> None:
+    covered = 0  # variables that the comment above may still explain
+    for line in path.read_text().splitlines()[1:]:
+        match = LINE.match(line)
+        if line.startswith("#") and not (match and (match[2].startswith(path.stem))):
+            covered = 3
+        elif match:
+            assert covered, f"{relative(path)}: write above '{line}' why one would change it"
+            covered -= 1
+
+
+@pytest.mark.parametrize("path", sorted(p for p in EXAMPLE.rglob("*") if p.is_file()), ids=relative)
+def test_addresses_are_documentations_own(path: Path) -> None:
+    wrong = [text for text in ADDRESS.findall(path.read_text()) if not DOCUMENTATION.match(text)]
+    assert not wrong, (
+        f"{relative(path)}: {wrong} may be somebody's; take 192.0.2.x, 198.51.100.x, 203.0.113.x, 2001:db8::x"
+    )
+
+
+def ansible(program: str, *words: str) -> str:
+    command = [str(Path(sys.executable).with_name(program)), "--inventory", str(EXAMPLE / "hosts.yml"), *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_ansible_accepts_the_inventory() -> None:
+    listed = json.loads(ansible("ansible-inventory", "--list"))
+    seen = listed["_meta"]["hostvars"]["web1"]
+    active = {name for name, (off, _, path) in named().items() if not off and path.parent.name != "load_balancers"}
+    assert active <= seen.keys(), f"group_vars of web1 lack {sorted(active - seen.keys())}"
+    groups = {
+        group for play in load(ROOT / "playbooks" / "build-site.yml") for group in re.findall(r"\w+", play["hosts"])
+    }
+    unknown = sorted(groups - {"all", *listed})
+    assert not unknown, f"inventories/example/hosts.yml has no group {unknown}, which build-site.yml builds"
+
+
+@pytest.mark.parametrize("playbook", ["build-site.yml", "harden-site.yml", "collect-evidence.yml"])
+def test_playbooks_can_be_read_for_it(playbook: str) -> None:
+    ansible("ansible-playbook", "--syntax-check", f"playbooks/{playbook}")
