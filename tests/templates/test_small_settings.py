@@ -20,9 +20,29 @@ def test_journal_stays_on_disk_within_its_bound() -> None:
 
 
 def test_database_holds_every_character_and_stays_at_home() -> None:
-    given = {"database_max_connections": 33, "database_buffer_pool_megabytes": 64}
+    given: dict[str, object] = {"database_max_connections": 33, "database_buffer_pool_megabytes": 64}
     server = settings("database", "hikeshi.cnf.j2", **given)["mysqld"]
     file = "roles/database/templates/hikeshi.cnf.j2"
     assert server["character-set-server"] == "utf8mb4" and server["collation-server"].startswith("utf8mb4_"), file
     assert server["bind-address"] == "127.0.0.1", f"{file}: the database must not be reached from outside"
+    assert not {"skip-name-resolve", "aria_recover_options"} & set(server), f"{file}: the server's own choice"
     assert (server["max_connections"], server["innodb_buffer_pool_size"]) == ("33", "64M"), file
+
+
+def test_database_that_others_reach_asks_no_name_server() -> None:
+    file = "roles/database/templates/hikeshi.cnf.j2"
+    for addresses, remote in (
+        (["127.0.0.1", "::1", "127.0.0.2"], False),
+        (["127.0.0.1", "192.0.2.10"], True),
+        (["::1", "2001:db8::10"], True),
+        (["::"], True),
+        (["::10"], True),
+    ):
+        server = settings("database", "hikeshi.cnf.j2", database_addresses=addresses)["mysqld"]
+        assert server["bind-address"] == ",".join(addresses), file
+        assert ("skip-name-resolve" in server) is remote, f"{file}: {addresses}"
+
+
+def test_repair_of_aria_tables_is_the_sites_choice() -> None:
+    server = settings("database", "hikeshi.cnf.j2", database_aria_recover_options="OFF")["mysqld"]
+    assert server["aria_recover_options"] == "OFF", "roles/database/templates/hikeshi.cnf.j2"
