@@ -93,7 +93,10 @@ def recover_site(
     chosen = load(site)
 
     def approve(proposed: Plan) -> bool:
-        screen.say(f"{len(proposed.steps)} steps:")
+        if proposed.steps:
+            screen.say(f"{len(proposed.steps)} steps; if they are not enough, the whole site is converged from code:")
+        else:
+            screen.say("no step is known for this: the whole site would be converged from code, as hikeshi build does")
         for planned in proposed.steps:
             screen.say(
                 f"  {planned.step.kind} · {screen.safe(planned.step.host)} · {screen.safe(planned.step.words, 200)}"
@@ -108,32 +111,44 @@ def recover_site(
     if as_json:
         screen.print_json(done.as_data())
     else:
-        show_recovery(done, plan_only=plan)
+        show_recovery(done, plan_only=plan, check=check)
     if not plan and not check and not done.healthy:
         raise typer.Exit(ExitStatus.FAILED)
 
 
-def show_recovery(done: recover.Recovery, *, plan_only: bool) -> None:
-    """Print a recovery's result."""
+def show_recovery(done: recover.Recovery, *, plan_only: bool, check: bool) -> None:
+    """Print a recovery's result; of a plan or a check, what would be done."""
     for line in done.unseen:
         screen.out.print(f"not seen: {screen.safe(line, 300)}")
     if done.found:
         screen.out.print("[bold]findings[/bold]")
         screen.findings_table(done.found)
     if plan_only:
+        screen.out.print("[bold]plan[/bold]")
+        screen.plan_table(done.proposed)
+        screen.probe_table(done.before)
+        return
+    if check:
+        screen.out.print("[bold]steps, none of them taken (--check)[/bold]")
+        for item in done.mended:
+            screen.out.print(f"  {screen.safe(item.planned.step.words, 200)}" + ("  would fail" * item.failed))
+        screen.out.print(f"nothing was changed; {len(done.found)} findings, {len(done.proposed.steps)} steps")
         return
     if done.mended:
         screen.out.print("[bold]steps[/bold]")
         for item in done.mended:
             state = "failed" if item.failed else "changed" if item.changed else "nothing to do"
             screen.out.print(f"  {item.seconds:5.1f} s  {state:<13} {screen.safe(item.planned.step.words, 200)}")
+    if done.converged:
+        screen.out.print(f"the whole site was converged from code: {done.converged_changes} tasks changed something")
     if done.left:
         screen.out.print("[bold red]still wrong[/bold red]")
         screen.findings_table(done.left)
     if done.after:
         screen.probe_table(done.after)
     verdict = "[bold green]healthy[/bold green]" if done.healthy else "[bold red]not healthy[/bold red]"
-    screen.out.print(f"{verdict} after {done.seconds:.0f} s; {done.changed} steps changed something")
+    blind = f"; {len(done.unseen)} things could not be looked at" if done.unseen else ""
+    screen.out.print(f"{verdict} after {done.seconds:.0f} s; {done.changed} changes{blind}")
 
 
 @drill.callback()
@@ -298,18 +313,25 @@ def main() -> None:
         status = app(standalone_mode=False)
     except typer.Exit as ended:
         status = ended.exit_code
-    except typer.Abort:
-        status = ExitStatus.INTERRUPTED
     except HikeshiError as problem:
         screen.error(problem)
+        if "--json" in sys.argv:
+            screen.print_json({"error": problem.message, "next": problem.fix, "status": int(problem.status)})
         status = problem.status
-    except KeyboardInterrupt:
-        screen.err.print("\n[bold]interrupted[/bold]; nothing is half done for good: run the same command again")
+    except (typer.Abort, KeyboardInterrupt):
         status = ExitStatus.INTERRUPTED
     except Exception as usage:
         if not hasattr(usage, "format_message"):
-            raise
+            if os.environ.get("HIKESHI_DEBUG"):
+                raise
+            screen.err.print(
+                f"[bold red]error:[/bold red] a defect of hikeshi: {type(usage).__name__}: {screen.safe(usage)}"
+            )
+            screen.err.print("[bold]next:[/bold]  the same command with HIKESHI_DEBUG=1 shows where; please report it")
+            raise SystemExit(int(ExitStatus.FAILED)) from usage
         screen.err.print(f"[bold red]error:[/bold red] {screen.safe(usage.format_message())}")
         screen.err.print("[bold]next:[/bold]  the same command with --help")
         status = ExitStatus.USAGE
+    if status == ExitStatus.INTERRUPTED:  # Typer makes an exit or an abort of Ctrl-C, depending on where it came
+        screen.err.print("\n[bold]interrupted[/bold]; nothing is half done for good: run the same command again")
     raise SystemExit(int(status or 0))

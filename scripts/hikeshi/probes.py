@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import socket
 import subprocess
 import time
@@ -15,9 +16,10 @@ from urllib.parse import urljoin
 import httpx
 from bs4 import BeautifulSoup, Tag
 from PIL import Image, UnidentifiedImageError
+from socksio.exceptions import SOCKSError
 
 from hikeshi.errors import HikeshiError, MisconfiguredError, UnreachableError, UsageError
-from hikeshi.site import Expect, Pictures, Probe, Site, Step, Submit, View, read_yaml
+from hikeshi.site import Expect, Pictures, Probe, Site, Step, Submit, View, read_yaml, shown
 from hikeshi.text import printable
 
 PAGE_LIMIT = 8 << 20  # bytes of one answer that are read; a shop's page or picture is far smaller
@@ -83,7 +85,8 @@ class Visitor:
                     if len(body) > PAGE_LIMIT:
                         raise ProbeFailure(f"{_short(address)} is larger than {PAGE_LIMIT >> 20} MiB")
                 response.close()
-            except httpx.HTTPError as error:
+            # Through the tunnel a refused connection is a broken answer of the proxy's, which httpx hands on as it is.
+            except (httpx.HTTPError, httpx.InvalidURL, SOCKSError, OSError) as error:
                 raise ProbeFailure(f"{_short(address)}: {_why(error)}") from error
             response._content = bytes(body)  # noqa: SLF001 (httpx's own way for streamed answers read by hand)
             if not response.is_redirect:
@@ -190,7 +193,7 @@ class Visitor:
 
     def look_at(self, wanted: Pictures) -> None:
         """Compare every picture of the page in view with the recorded one of its name."""
-        recorded = read_yaml(self.site.folder / wanted.recorded)
+        recorded = _fingerprints(self.site.folder / wanted.recorded)
         wrong: list[str] = []
         seen = self.pictures(wanted)
         for name, found in seen.items():
@@ -198,9 +201,9 @@ class Visitor:
                 wrong.append(f"{name}: {found}")
             elif name not in recorded:
                 wrong.append(f"{name}: no recorded picture of this name")
-            elif difference(found, list(bytes.fromhex(recorded[name]))) > SAME_PICTURE:
-                like = next((other for other, other_print in recorded.items() if other != name
-                             and difference(found, list(bytes.fromhex(other_print))) <= SAME_PICTURE), "")  # fmt: skip
+            elif difference(found, recorded[name]) > SAME_PICTURE:
+                like = next((other for other, known in recorded.items() if other != name
+                             and difference(found, known) <= SAME_PICTURE), "")  # fmt: skip
                 wrong.append(f"{name}: the wrong picture" + (f", it shows {like}" if like else ""))
         if wrong:
             more = f" … and {len(wrong) - 1} more" if len(wrong) > 1 else ""
@@ -208,12 +211,27 @@ class Visitor:
         self.notes.append(f"{len(seen)} pictures right")
 
 
+def _fingerprints(path: Path) -> dict[str, list[int]]:
+    """Return the recorded pictures: name → fingerprint."""
+    raw = read_yaml(path)
+    try:
+        found = {str(name): list(bytes.fromhex(text)) for name, text in raw.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise MisconfiguredError(
+            f"{shown(path)} is not a list of recorded pictures: {error}.", "hikeshi probe --record-pictures"
+        ) from error
+    if any(len(item) != GRID * GRID * 3 for item in found.values()):
+        raise MisconfiguredError(f"{shown(path)} has a picture that is cut off.", "hikeshi probe --record-pictures")
+    return found
+
+
 def _short(address: str) -> str:
     return printable(address.split("?")[0], 100) or "/"
 
 
-def _why(error: httpx.HTTPError) -> str:
-    words = {
+def _why(error: Exception) -> str:
+    words: dict[type[Exception], str] = {
+        SOCKSError: "connection refused or failed",
         httpx.ConnectError: "connection refused or failed",
         httpx.ConnectTimeout: "no connection in time",
         httpx.ReadTimeout: "no answer in time",
@@ -242,6 +260,10 @@ def tunnel(site: Site, view: View) -> Iterator[str | None]:
         yield None
         return
     port = free_port()
+    if shutil.which("ssh") is None:
+        raise MisconfiguredError(
+            "ssh is not in PATH; this view is reached through it.", "scripts/bootstrap --controller"
+        )
     command = ["ssh", *site.ssh_arguments, "-N", "-D", f"127.0.0.1:{port}", "-o", "BatchMode=yes",
                "-o", "ExitOnForwardFailure=yes", "-o", "ConnectTimeout=8", "-o", "ControlPath=none",
                view.via]  # fmt: skip

@@ -41,7 +41,9 @@ class Recovery:
     before: list[ProbeResult] = field(default_factory=list)
     found: list[Finding] = field(default_factory=list)
     mended: list[Mended] = field(default_factory=list)
+    proposed: Plan = field(default_factory=lambda: Plan(()))
     converged: bool = False
+    converged_changes: int = 0
     left: list[Finding] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
     after: list[ProbeResult] = field(default_factory=list)
@@ -53,8 +55,8 @@ class Recovery:
 
     @property
     def changed(self) -> int:
-        """How many steps changed something."""
-        return sum(step.changed for step in self.mended)
+        """How many steps, and tasks of a convergence, changed something."""
+        return sum(step.changed for step in self.mended) + self.converged_changes
 
     def as_data(self) -> dict[str, Any]:
         """Return everything for `--json` and the drill."""
@@ -67,6 +69,10 @@ class Recovery:
             "converged": self.converged,
             "probes_before": [asdict(item) for item in self.before],
             "findings": [finding_data(item) for item in self.found],
+            "plan": [
+                {**asdict(item.step), "findings": [finding.id for finding in item.findings]}
+                for item in self.proposed.steps
+            ],
             "steps": [
                 {
                     **asdict(item.planned.step),
@@ -210,18 +216,22 @@ def recover(
         done.unseen = triage.unreadable(evidence)
         for finding in found:
             screen.finding_line(finding)
-        plan = planning.make(found, evidence)
+        plan = done.proposed = planning.make(found, evidence)
+        approved = False
         red = not all(item.passed for item in done.before)
         if plan_only:
             done.left, done.after = found, done.before
         elif found or red:
             if not approve(plan):
                 raise RefusedError("nothing was changed: the plan was not approved.", "hikeshi recover --yes")
+            approved = True
             _mend_in_rounds(site, done, evidence, check=check)
         if not plan_only and not check:
             screen.say("[bold]proving it[/bold]")
             done.after = probe_all(site, settle_s=SETTLE_S if done.mended else 0.0)
             if not all(item.passed for item in done.after) and not done.converged:
+                if not approved and not approve(Plan(())):
+                    raise RefusedError("nothing was changed: converging was not approved.", "hikeshi recover --yes")
                 _converge(site, done, evidence)
                 done.after = probe_all(site, settle_s=SETTLE_S)
     done.seconds = time.monotonic() - began
@@ -241,7 +251,7 @@ def _mend_in_rounds(site: Site, done: Recovery, evidence: Mapping[str, Mapping[s
         if check:
             break
         evidence = look(site)
-        found = triage.judge(evidence)
+        found, done.unseen = triage.judge(evidence), triage.unreadable(evidence)
         known = {(finding.host, finding.id) for finding in done.found}
         new = [finding for finding in found if (finding.host, finding.id) not in known]
         for finding in new:
@@ -257,6 +267,8 @@ def _converge(site: Site, done: Recovery, evidence: Mapping[str, Mapping[str, An
     with screen.run_progress("the plan's steps were not enough: converging the whole site") as progress:
         result = runner.run(site, "build-site.yml", verb="converge", listen=progress)
     done.converged = True
+    done.converged_changes = sum(result.changed.values())
     if not result.ok:
         explain(site, result, f"hikeshi build --site {site.name}")
-    done.left = triage.judge(look(site))
+    evidence = look(site)
+    done.left, done.unseen = triage.judge(evidence), triage.unreadable(evidence)

@@ -20,7 +20,8 @@ from hikeshi.text import printable
 from hikeshi.triage.findings import Finding, Step
 from hikeshi.triage.plan import Plan
 
-out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+PIPE_WIDTH = 240  # a table that is piped or kept is searched, not looked at: nothing in it may be folded
+out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH, soft_wrap=not sys.stdout.isatty())
 err = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
 
 

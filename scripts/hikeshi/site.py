@@ -267,13 +267,17 @@ def read_site(chosen: str) -> Site:
     raw = read_yaml(folder / "site.yml")
     probes = read_yaml(folder / "probes.yml")
     private = folder
-    if isinstance(raw, dict) and raw.get("practice"):
+    _must_be_mapping(raw, folder / "site.yml")
+    _must_be_mapping(probes, folder / "probes.yml")
+    if raw.get("practice"):
         private = practice_folder() / "site"
         if not (private / "hosts.yml").exists():
             raise MisconfiguredError(
                 f"the practice site is not up: {shown(private / 'hosts.yml')} is missing.", "hikeshi drill up"
             )
-        raw = overlay(raw, read_yaml(private / "site.yml"))
+        top = read_yaml(private / "site.yml")
+        _must_be_mapping(top, private / "site.yml")
+        raw = overlay(raw, top)
     try:
         data = SiteData.model_validate({**raw, "probes": probes.get("probes", [])})
     except (ValidationError, TypeError, AttributeError) as error:
@@ -284,6 +288,14 @@ def read_site(chosen: str) -> Site:
         if not isinstance(read_yaml(inventory), dict):
             raise MisconfiguredError(f"{shown(inventory)} is not an inventory: a mapping of groups is expected.")
     return Site(chosen, folder, private, data)
+
+
+def _must_be_mapping(data: Any, path: Path) -> None:
+    if not isinstance(data, dict):
+        raise MisconfiguredError(
+            f"{shown(path)} is not valid: a mapping of keys is expected, seen is a {type(data).__name__}.",
+            f"mend {shown(path)}",
+        )
 
 
 def _explain(error: Exception) -> str:

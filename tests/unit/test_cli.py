@@ -108,6 +108,45 @@ def test_plan_and_check_change_nothing(monkeypatch: pytest.MonkeyPatch, runs: Ru
     assert [check for playbook, _, check in runs.asked if playbook == "recover-site.yml"] == [True]
 
 
+def test_plan_shows_the_steps(monkeypatch: pytest.MonkeyPatch, runs: Runs, capsys: Any) -> None:
+    runs.evidence = [stopped("nginx.service")]
+    assert hikeshi(monkeypatch, "recover", "--plan") == ExitStatus.DONE
+    assert "host_base: unit_enable unit=nginx.service" in capsys.readouterr().out
+    assert hikeshi(monkeypatch, "recover", "--plan", "--json") == ExitStatus.DONE
+    assert [step["step"] for step in json.loads(capsys.readouterr().out)["plan"]] == ["unit_enable", "unit_start"]
+
+
+def test_nothing_is_converged_unasked(
+    monkeypatch: pytest.MonkeyPatch, runs: Runs, project: Project, shop: Shop
+) -> None:
+    """Only the direct view is red, and no rule knows why: converging changes the whole site, so somebody must agree."""
+    monkeypatch.setattr("hikeshi.recover.SETTLE_S", 0)
+    dead = {"url": f"http://127.0.0.1:{probes.free_port()}"}
+    project.site({**SITE, "views": {"customer": {"url": shop.url}, "direct": dead}})
+    assert hikeshi(monkeypatch, "recover") == ExitStatus.REFUSED
+    assert "build-site.yml" not in runs.playbooks
+    assert hikeshi(monkeypatch, "recover", "--yes") == ExitStatus.FAILED
+    assert "build-site.yml" in runs.playbooks
+
+
+def test_errors_are_json_too(monkeypatch: pytest.MonkeyPatch, project: Project, capsys: Any) -> None:
+    assert hikeshi(monkeypatch, "probe", "--site", "nosuch", "--json") == ExitStatus.USAGE
+    told = json.loads(capsys.readouterr().out)
+    assert told["status"] == ExitStatus.USAGE
+    assert "unknown site 'nosuch'" in told["error"]
+
+
+def test_a_defect_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, runs: Runs, capsys: Any) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError("of ours")
+
+    monkeypatch.setattr(runner, "run", broken)
+    assert hikeshi(monkeypatch, "recover", "--yes") == ExitStatus.FAILED
+    told = capsys.readouterr().err
+    assert "a defect of hikeshi: ZeroDivisionError: of ours" in told
+    assert "Traceback" not in told
+
+
 def test_nobody_to_approve_is_refused(monkeypatch: pytest.MonkeyPatch, runs: Runs) -> None:
     runs.evidence = [stopped("nginx.service")]
     assert hikeshi(monkeypatch, "recover") == ExitStatus.REFUSED
@@ -129,12 +168,13 @@ def test_failed_build_is_1_and_names_the_task(monkeypatch: pytest.MonkeyPatch, r
     assert "hikeshi build --site shop" in told
 
 
-def test_interrupt_is_130(monkeypatch: pytest.MonkeyPatch, runs: Runs) -> None:
+def test_interrupt_is_130(monkeypatch: pytest.MonkeyPatch, runs: Runs, capsys: Any) -> None:
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(runner, "run", interrupted)
     assert hikeshi(monkeypatch, "recover", "--yes") == ExitStatus.INTERRUPTED
+    assert "run the same command again" in capsys.readouterr().err
 
 
 def test_unknown_fault_is_2(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

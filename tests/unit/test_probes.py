@@ -5,13 +5,15 @@ import io
 import json
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from socksio.exceptions import ProtocolError
 
 from hikeshi import probes
-from hikeshi.errors import HikeshiError, UnreachableError, UsageError
+from hikeshi.errors import HikeshiError, MisconfiguredError, UnreachableError, UsageError
 from hikeshi.site import PROJECT, Site, load
 from tests.unit.conftest import SITE, Project
 from tests.unit.shop import COUNT, Shop, picture
@@ -182,3 +184,17 @@ def test_practice_products_differ_more_than_the_threshold() -> None:
 def test_any_bytes_decode_or_fail_cleanly(body: bytes) -> None:
     with contextlib.suppress(probes.ProbeFailure):
         assert len(probes.fingerprint(body)) == 3 * probes.GRID**2
+
+
+def test_refused_connection_behind_the_tunnel_is_red(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise ProtocolError("Malformed reply")  # what httpx lets through when ssh cannot reach the web server
+
+    monkeypatch.setattr(httpx.Client, "send", refused)
+    assert "connection refused or failed" in verdict(site, "top").seen
+
+
+def test_recorded_pictures_that_are_no_pictures_are_refused(site: Site) -> None:
+    (site.folder / "pictures.json").write_text('{"Lantern 0": "zz"}')
+    with pytest.raises(MisconfiguredError, match="is not a list of recorded pictures"):
+        probes.run(site, "customer", ["pictures"])

@@ -199,3 +199,16 @@ def test_role_may_name_its_own_step_for_a_refused_configuration_and_reload_nothi
     (found,) = judge(ssh)
     assert found.effect is findings.Effect.WILL_BREAK
     assert steps(ssh) == [f"disk remote_access: sshd_configuration path={path}"]
+
+
+def test_name_that_is_gone_or_somebody_elses(evidence: dict[str, Any]) -> None:
+    for seen in ([], ["192.0.2.9"]):
+        evidence["names"]["pay.example"] = seen
+        (found,) = judge(evidence)
+        assert found.subject == "name:pay.example"
+        assert steps(evidence) == ["disk host_base: hosts"]
+
+
+def test_an_address_may_be_written_in_many_ways(evidence: dict[str, Any]) -> None:
+    evidence["names"]["pay.example"] = ["10.203.5.12", "fd00:0001:0::12"]
+    assert judge(evidence) == []

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hikeshi import runner, screen
 from hikeshi.drill import containers
-from hikeshi.errors import HikeshiError, MisconfiguredError, UsageError
+from hikeshi.errors import HikeshiError, MisconfiguredError, UnreachableError, UsageError
 from hikeshi.files import write_private
 from hikeshi.site import Site, practice_folder, read_yaml
 
@@ -43,11 +43,12 @@ class Fault:
 def catalogue() -> dict[str, FaultData]:
     """Load every fault the drill knows."""
     path = containers.PRACTICE / "faults.yml"
-    raw = read_yaml(path).get("faults", {})
     try:
-        return {name: FaultData.model_validate(data) for name, data in raw.items()}
-    except ValidationError as error:
-        raise MisconfiguredError(f"inventories/drill/faults.yml is not valid: {error}") from error
+        return {name: FaultData.model_validate(data) for name, data in read_yaml(path)["faults"].items()}
+    except (ValidationError, AttributeError, KeyError, TypeError) as error:
+        raise MisconfiguredError(
+            f"inventories/drill/faults.yml is not valid: {error}", "mend inventories/drill/faults.yml"
+        ) from error
 
 
 def choose(name: str, seed: int) -> Fault:
@@ -81,7 +82,14 @@ def inject(site: Site, faults: list[Fault]) -> None:
         )
     if not result.ok:
         words = result.failures[0].message if result.failures else result.output[-400:]
-        raise HikeshiError(f"the faults were not injected: {words}", "hikeshi drill up")
+        if result.unreachable:
+            raise UnreachableError(
+                f"the faults were not injected, ssh says: {words}", "hikeshi drill down; hikeshi drill up"
+            )
+        # Most often the site is broken already; `up` would leave a standing site as it is.
+        raise HikeshiError(
+            f"the faults were not injected: {words}", "hikeshi recover, or hikeshi drill down; hikeshi drill up"
+        )
     write_private(_answers(), json.dumps([asdict(fault) for fault in [*injected(), *faults]], indent=2))
 
 

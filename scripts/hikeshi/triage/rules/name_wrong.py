@@ -1,6 +1,7 @@
 """A name that a role made known resolves to nothing, or to somebody else."""
 
-from collections.abc import Iterator
+import ipaddress
+from collections.abc import Iterable, Iterator
 
 from hikeshi.triage.findings import Effect, Evidence, Finding, Step
 
@@ -12,7 +13,7 @@ def find(evidence: Evidence) -> Iterator[Finding]:
         for wanted in subject.get("names") or []:
             name = wanted["name"]
             seen = evidence["names"].get(name)
-            if seen is None or set(wanted["addresses"]) <= set(seen):
+            if seen is None or _same(wanted["addresses"]) <= _same(seen):
                 continue
             known = f"resolves to {', '.join(seen)}" if seen else "is not known"
             yield Finding(
@@ -24,3 +25,14 @@ def find(evidence: Evidence) -> Iterator[Finding]:
                 quote=f"getent ahosts {name}: {' '.join(seen) or 'no answer'}",
                 remedy=(Step(host, subject["role"], "hosts", "disk"),),
             )
+
+
+def _same(addresses: Iterable[str]) -> set[str]:
+    """Return addresses in one way of writing each: fd00:0::1 and fd00::1 are the same."""
+    found = set()
+    for address in addresses:
+        try:
+            found.add(str(ipaddress.ip_address(address)))
+        except ValueError:
+            found.add(address)
+    return found
