@@ -32,7 +32,11 @@ def test_killed_at_random_moments(whole: Path, seed: int) -> None:
         assert hikeshi("drill", "break", "--seed", str(seed + moment)).status == 0
         delay = chance.uniform(0.5, 20)
         with subprocess.Popen(
-            [HIKESHI, "recover", "--yes"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [HIKESHI, "recover", "--yes"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            # As from a terminal: what a shell starts in the background is deaf to SIGINT, and so are its children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         ) as process:
             time.sleep(delay)
             process.send_signal(number)
