@@ -11,7 +11,7 @@ import typer
 
 from hikeshi import lock, probes, recover, runner, screen
 from hikeshi.errors import ExitStatus, HikeshiError, RefusedError
-from hikeshi.site import PRACTICE_SITE, load
+from hikeshi.site import PRACTICE_SITE, load, shown
 from hikeshi.triage.plan import Plan
 
 app = typer.Typer(
@@ -47,7 +47,12 @@ def build(site: SiteOption = None, check: CheckOption = False, as_json: JsonOpti
     else:
         screen.out.print(f"changed {changed} in {result.seconds:.0f} s" + (" (check)" * check))
     if not result.ok:
-        recover.explain(chosen, result, f"hikeshi build --site {chosen.name}")
+        again = f"hikeshi build --site {chosen.name}"
+        if result.exit_status == ExitStatus.MISCONFIGURED:
+            again = (
+                f"give what it names a value in {shown(chosen.folder)}/group_vars (secrets: outside git), then {again}"
+            )
+        recover.explain(chosen, result, again)
         raise typer.Exit(result.exit_status)
 
 
@@ -329,8 +334,9 @@ def main() -> None:
             )
             screen.err.print("[bold]next:[/bold]  the same command with HIKESHI_DEBUG=1 shows where; please report it")
             raise SystemExit(int(ExitStatus.FAILED)) from usage
-        screen.err.print(f"[bold red]error:[/bold red] {screen.safe(usage.format_message())}")
-        screen.err.print("[bold]next:[/bold]  the same command with --help")
+        if usage.format_message():  # without any words the help was shown, and says it all
+            screen.err.print(f"[bold red]error:[/bold red] {screen.safe(usage.format_message())}")
+            screen.err.print("[bold]next:[/bold]  the same command with --help")
         status = ExitStatus.USAGE
     if status == ExitStatus.INTERRUPTED:  # Typer makes an exit or an abort of Ctrl-C, depending on where it came
         screen.err.print("\n[bold]interrupted[/bold]; nothing is half done for good: run the same command again")

@@ -1,6 +1,7 @@
 """Files only we may read, written whole or not at all."""
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,12 @@ def write_private(path: Path, text: str) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder that may be there, or fail with why not: it may hold secrets."""
+    if path.exists():
+        shutil.rmtree(path)
 
 
 def write_private_yaml(path: Path, data: Any) -> None:

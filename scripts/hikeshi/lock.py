@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 from hikeshi.errors import RefusedError
 from hikeshi.site import Site
@@ -15,16 +16,22 @@ from hikeshi.site import Site
 @contextmanager
 def held(site: Site, verb: str) -> Iterator[None]:
     """Hold the site's lock; raise RefusedError, naming the owner, while somebody else holds it."""
-    site.records.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = site.records / "lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with held_in(site.records, site.name, verb):
+        yield
+
+
+@contextmanager
+def held_in(records: Path, name: str, verb: str) -> Iterator[None]:
+    """Hold the lock of the site with this folder of records, which need not be there yet."""
+    records.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(records / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             owner = os.pread(descriptor, 500, 0).decode(errors="replace").strip() or "somebody"
             raise RefusedError(
-                f"site {site.name} is being changed by {owner}.", "wait for it to end, or ask its owner"
+                f"site {name} is being changed by {owner}.", "wait for it to end, or ask its owner"
             ) from error
         owner = f"{getpass.getuser()}@{socket.gethostname()}, pid {os.getpid()}, {verb}, {datetime.now(UTC):%H:%M:%SZ}"
         os.ftruncate(descriptor, 0)

@@ -103,7 +103,7 @@ def look(site: Site) -> Mapping[str, Mapping[str, Any]]:
         hosts = ", ".join(sorted({event.host for event in result.unreachable}))
         raise UnreachableError(
             f"ssh does not let us in to {hosts}: {result.unreachable[0].message}",
-            "check address, key and known_hosts of the site; the probes still work: hikeshi probe",
+            "does it run? Then check address, key and known_hosts of the site; hikeshi probe works without ssh",
         )
     if not result.ok:
         words = result.failures[0].message if result.failures else result.output[-400:]
@@ -232,7 +232,7 @@ def recover(
             if not all(item.passed for item in done.after) and not done.converged:
                 if not approved and not approve(Plan(())):
                     raise RefusedError("nothing was changed: converging was not approved.", "hikeshi recover --yes")
-                _converge(site, done, evidence)
+                _converge(site, done)
                 done.after = probe_all(site, settle_s=SETTLE_S)
     done.seconds = time.monotonic() - began
     return done
@@ -259,10 +259,10 @@ def _mend_in_rounds(site: Site, done: Recovery, evidence: Mapping[str, Mapping[s
         done.found = done.found + new
     done.left = found
     if found and not check:
-        _converge(site, done, evidence)
+        _converge(site, done)
 
 
-def _converge(site: Site, done: Recovery, evidence: Mapping[str, Mapping[str, Any]]) -> None:
+def _converge(site: Site, done: Recovery) -> None:
     """Build the site from code again: what no step could mend, its role may."""
     with screen.run_progress("the plan's steps were not enough: converging the whole site") as progress:
         result = runner.run(site, "build-site.yml", verb="converge", listen=progress)

@@ -174,10 +174,14 @@ class Site:
         """Folder of ssh's shared connections.
 
         Ansible names these after host, port and user only, so two practice sites, or one made anew, would share a
-        connection to the wrong host: the folder is keyed by the site's path and its host keys.
+        connection to the wrong host; and one that stands would hide that the key is lost. So the folder is keyed by
+        the site's path, its host keys and its own key.
         """
         known = self.private / "known_hosts"
-        identity = str(self.private).encode() + (known.read_bytes() if known.exists() else b"")
+        key = self.private / "ssh_key"
+        identity = str(self.private).encode()
+        for path in (known, key):
+            identity += path.read_bytes() if path.exists() else b"-"
         return Path.home() / ".ansible" / "cp" / hashlib.sha256(identity).hexdigest()[:10]
 
 
@@ -195,6 +199,11 @@ def practice_prefix() -> str:
 def practice_folder() -> Path:
     """Return the run-time folder of the practice site."""
     return PROJECT / ".drill" / practice_prefix()
+
+
+def practice_records() -> Path:
+    """Return the folder of the practice site's records, be it up or not; the same as its `Site.records`."""
+    return PROJECT / "incidents" / f"{PRACTICE_SITE}-{practice_prefix()}"
 
 
 def site_names() -> list[str]:
@@ -286,7 +295,9 @@ def read_site(chosen: str) -> Site:
         ) from error
     for inventory in (folder / "hosts.yml", private / "hosts.yml"):
         if not isinstance(read_yaml(inventory), dict):
-            raise MisconfiguredError(f"{shown(inventory)} is not an inventory: a mapping of groups is expected.")
+            raise MisconfiguredError(
+                f"{shown(inventory)} is not an inventory: a mapping of groups is expected.", f"mend {shown(inventory)}"
+            )
     return Site(chosen, folder, private, data)
 
 

@@ -11,7 +11,7 @@ _SECRET_KEY = re.compile(r"(?i)(passw|secret|token|api_?key|private_?key|credent
 
 def printable(text: object, limit: int = 2000) -> str:
     """Return text with control and direction-changing characters shown as escapes, cut at `limit` characters."""
-    shown = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", str(text))
+    shown = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", str(text).replace("\r\n", "\n"))
     return shown if len(shown) <= limit else f"{shown[:limit]}… ({len(shown) - limit} more characters)"
 
 

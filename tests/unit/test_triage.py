@@ -212,3 +212,18 @@ def test_name_that_is_gone_or_somebody_elses(evidence: dict[str, Any]) -> None:
 def test_an_address_may_be_written_in_many_ways(evidence: dict[str, Any]) -> None:
     evidence["names"]["pay.example"] = ["10.203.5.12", "fd00:0001:0::12"]
     assert judge(evidence) == []
+
+
+def test_last_words_say_why_and_not_that_it_stopped(evidence: dict[str, Any]) -> None:
+    stop(evidence, "checkout.service")
+    evidence["units"]["checkout.service"]["log"] = [
+        "checkout.service: Failed at step EXEC spawning /opt/shop/venv/bin/gunicorn: No such file or directory",
+        "checkout.service: Failed with result 'exit-code'.",
+        "Failed to start checkout.service - Shop and checkout.",
+        "Stopped checkout.service - Shop and checkout.",
+    ]
+    (found,) = judge(evidence)
+    assert found.quote.endswith("No such file or directory")
+    evidence["units"]["checkout.service"]["log"] = ["Stopped checkout.service - Shop and checkout."]
+    (found,) = judge(evidence)
+    assert "last words: Stopped" in found.quote

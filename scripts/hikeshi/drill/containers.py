@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hikeshi.drill import engine
 from hikeshi.errors import HikeshiError, MisconfiguredError, RefusedError
-from hikeshi.files import write_private, write_private_yaml
+from hikeshi.files import remove_tree, write_private, write_private_yaml
 from hikeshi.probes import free_port
 from hikeshi.site import INVENTORIES, PRACTICE_SITE, PROJECT, practice_folder, practice_prefix, read_yaml
 
@@ -166,7 +166,7 @@ def pick_network(prefix: str) -> tuple[str, str]:
 def make_site(state: State) -> None:
     """Write the run-time part of the practice site: addresses, ports, keys, known hosts, secrets. All new."""
     site = practice_folder() / "site"
-    shutil.rmtree(site, ignore_errors=True)
+    remove_tree(site)
     site.mkdir(parents=True, mode=0o700)
     _keygen(site / "ssh_key", f"hikeshi {state.prefix}")
     hosts: dict[str, Any] = {}

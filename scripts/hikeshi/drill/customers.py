@@ -59,7 +59,8 @@ def start(site: Site, seed: int, *, every: float = 2.0, seconds: float = 900.0, 
         site,
         HOST,
         f"install -d -o deploy {FOLDER}\ncat > {FOLDER}/customers.py <<'PROGRAM-ENDS'\n{program}PROGRAM-ENDS\n"
-        f"systemctl stop {UNIT} 2>/dev/null || true\n"
+        # The truth of those who came before is not theirs. A unit that is not there is stopped already.
+        f"systemctl stop {UNIT} 2>/dev/null || true\nrm -f {FOLDER}/truth.jsonl\n"
         f"systemd-run --quiet --collect --unit={UNIT} --uid=deploy {shlex.join(command)}\n",
     )
 

@@ -196,7 +196,9 @@ def scratch_folder() -> Iterator[Path]:
 def ensure_base_image(release: str, progress: Progress) -> str:
     """Make the base image from this machine's apt sources unless it is there; return its name."""
     if release not in CODENAMES:
-        raise MisconfiguredError(f"unknown Debian release '{release}'; allowed: {', '.join(CODENAMES)}.")
+        raise MisconfiguredError(
+            f"unknown Debian release '{release}'; allowed: {', '.join(CODENAMES)}.", f"--release {DEFAULT_RELEASE}"
+        )
     image = base_image(release)
     if image_exists(image):
         return image

@@ -19,7 +19,7 @@ from hikeshi.text import printable
 GATEWAY_PORT = 8420
 PAGE = 100  # payments asked for at a time; the most the Stripe API gives
 QUERY = (
-    "SELECT o.number, CAST(o.total_incl_tax AS SIGNED), COALESCE(s.reference, ''), o.date_placed"
+    "SELECT o.number, CAST(o.total_incl_tax AS SIGNED), COALESCE(s.reference, '')"
     " FROM order_order o LEFT JOIN payment_source s ON s.order_id = o.id ORDER BY o.id"
 )
 
@@ -62,12 +62,8 @@ def run_on(site: Site, host: str, script: str, *, root: bool = True) -> str:
 def orders(site: Site) -> list[Order]:
     """Return every order in the shop's database, one entry for each payment an order names."""
     rows = run_on(site, "web1", f'mariadb --batch --skip-column-names shop -e "{QUERY}"')
-    return [Order(*_row(line)) for line in rows.splitlines()]
-
-
-def _row(line: str) -> tuple[str, int, str]:
-    number, yen, payment, _ = line.split("\t")
-    return number, int(yen), payment
+    cells = (line.split("\t") for line in rows.splitlines())
+    return [Order(number, int(yen), payment) for number, yen, payment in cells]
 
 
 def payments(site: Site) -> list[Payment]:

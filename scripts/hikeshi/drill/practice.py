@@ -2,20 +2,28 @@
 
 import json
 import secrets
-import shutil
 import time
-from dataclasses import asdict
+from contextlib import AbstractContextManager
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hikeshi import probes, recover, runner, screen
+from hikeshi import lock, probes, recover, runner, screen
 from hikeshi.drill import containers, customers, engine, faults, ledger, wheelhouse
 from hikeshi.drill.containers import State
 from hikeshi.errors import HikeshiError, MisconfiguredError, UsageError
-from hikeshi.files import write_private
+from hikeshi.files import remove_tree, write_private
 from hikeshi.recover import Recovery
-from hikeshi.site import PRACTICE_SITE, PROJECT, Site, load, practice_folder, practice_prefix, read_yaml
+from hikeshi.site import (
+    PRACTICE_SITE,
+    PROJECT,
+    Site,
+    load,
+    practice_folder,
+    practice_prefix,
+    practice_records,
+    read_yaml,
+)
 
 READY_WAIT_S = 60
 # How long customers come before the first fault and after the last repair: long enough for some to have bought.
@@ -42,15 +50,26 @@ def scenario(name: str) -> Scenario:
     folder = containers.PRACTICE / "scenarios"
     known = sorted(path.stem for path in folder.glob("*.yml"))
     if name not in known:
-        raise UsageError(f"unknown scenario '{name}'; allowed: {', '.join(known)}.")
+        raise UsageError(
+            f"unknown scenario '{name}'; allowed: {', '.join(known)}.", f"hikeshi drill --scenario {known[0]}"
+        )
     try:
         return Scenario.model_validate(read_yaml(folder / f"{name}.yml"))
     except ValidationError as error:
         raise MisconfiguredError(f"scenario {name} is not valid: {error}") from error
 
 
+def _locked(verb: str) -> AbstractContextManager[None]:
+    return lock.held_in(practice_records(), PRACTICE_SITE, verb)
+
+
 def up(release: str = engine.DEFAULT_RELEASE) -> tuple[Site, bool]:
     """Put the practice site up; return it, and whether it had to be made. A site that stands is left as it is."""
+    with _locked("drill up"):
+        return _up(release)
+
+
+def _up(release: str) -> tuple[Site, bool]:
     prefix = practice_prefix()
     engine.prepare(screen.say, release)
     digest = containers.build_digest(release)
@@ -71,7 +90,7 @@ def up(release: str = engine.DEFAULT_RELEASE) -> tuple[Site, bool]:
         )
         for link, part in (("wheelhouse", "shop"), ("gateway-wheelhouse", "gateway"))
     }
-    down(quiet=True)
+    _remove()
     began = time.monotonic()
     screen.say(
         f"making practice site {prefix} " + ("from kept images" if kept else "from nothing: a few minutes, once")
@@ -127,22 +146,28 @@ def wait_until_settled(site: Site) -> None:
     deadline = time.monotonic() + READY_WAIT_S
     seen: list[tuple[str, bool, str]] = []
     while time.monotonic() < deadline:
-        before, seen = seen, [(item.id, item.passed, item.seen) for item in probes.run(site, "customer")]
+        results = probes.run(site, "customer")
+        # What a green probe saw differs each time: an order has a number of its own.
+        before, seen = seen, [(item.id, item.passed, "" if item.passed else item.seen) for item in results]
         if seen == before:
             return
         time.sleep(SETTLE_S)
 
 
-def down(*, images: bool = False, quiet: bool = False) -> None:
+def down(*, images: bool = False) -> None:
     """Take the practice site away: containers, network, disks, keys, secrets, records of the drill."""
-    prefix = practice_prefix()
-    containers.remove(prefix)
-    shutil.rmtree(practice_folder(), ignore_errors=True)
-    if images:
-        containers.remove_images()
-        shutil.rmtree(PROJECT / ".drill" / "wheelhouse", ignore_errors=True)
-    if not quiet:
-        screen.say(f"practice site {prefix} is gone" + (", and its images" if images else "; built images are kept"))
+    with _locked("drill down"):
+        _remove()
+        if images:
+            containers.remove_images()
+            remove_tree(PROJECT / ".drill" / "wheelhouse")
+    kept = ", and its images" if images else "; built images are kept"
+    screen.say(f"practice site {practice_prefix()} is gone{kept}")
+
+
+def _remove() -> None:
+    containers.remove(practice_prefix())
+    remove_tree(practice_folder())
 
 
 def standing_state() -> State:
@@ -159,12 +184,13 @@ def break_site(names: list[str], seed: int | None, reboot: str) -> list[faults.F
     site = load(PRACTICE_SITE)
     number = draw_seed(seed)
     chosen = [faults.choose(name, number) for name in names]
-    screen.say(f"seed {number}")
-    faults.inject(site, chosen)
-    if reboot:
-        screen.say(f"the platform restarts {reboot}")
-        containers.reboot(state, reboot)
-    wait_until_settled(site)
+    with _locked("drill break"):
+        screen.say(f"seed {number}")
+        faults.inject(site, chosen)
+        if reboot:
+            screen.say(f"the platform restarts {reboot}")
+            containers.reboot(state, reboot)
+        wait_until_settled(site)
     return chosen
 
 
@@ -173,7 +199,7 @@ def draw_seed(seed: int | None) -> int:
     return secrets.randbelow(10**6) if seed is None else seed
 
 
-def score(recovery: Recovery, before: list[dict[str, Any]]) -> dict[str, Any]:
+def score(recovery: Recovery) -> dict[str, Any]:
     """Join what was broken with what was done: which fault was mended by which step, in how many seconds."""
     data = recovery.as_data()
     left = {(item["host"], item["subject"]) for item in data["left"]}
@@ -196,7 +222,7 @@ def score(recovery: Recovery, before: list[dict[str, Any]]) -> dict[str, Any]:
                 "seconds": round(sum(step["seconds"] for step in steps), 1),
             }
         )
-    return {"faults": rows, "probes_broken": before, "recovery": data}
+    return {"faults": rows, "probes_broken": data["probes_before"], "recovery": data}
 
 
 def play(name: str, seed: int | None, release: str) -> dict[str, Any]:
@@ -208,7 +234,7 @@ def play(name: str, seed: int | None, release: str) -> dict[str, Any]:
         red = [item for item in probes.run(site, "customer") if not item.passed]
         if red or faults.injected():
             screen.say("the standing site is broken from an earlier drill; making it anew")
-            down(quiet=True)
+            down()
             site, made = up(release)
     screen.say(f"[bold]{screen.safe(plan.title)}[/bold]: {screen.safe(plan.brief)}")
     screen.say("customers come to the shop")
@@ -216,10 +242,9 @@ def play(name: str, seed: int | None, release: str) -> dict[str, Any]:
     time.sleep(CUSTOMERS_S)
     break_site(plan.faults, number, plan.reboot)
     screen.say("[bold]the customer calls[/bold]")
-    broken = probes.run(site, "customer")
     recovery = recover.recover(site, approve=lambda plan: True)
     time.sleep(CUSTOMERS_S)
-    result = score(recovery, [asdict(item) for item in broken])
+    result = score(recovery)
     result |= {"scenario": name, "money": count_money(site)}
     write_private(practice_folder() / "drill" / "score.json", json.dumps(result, indent=2, ensure_ascii=False))
     if recovery.healthy:

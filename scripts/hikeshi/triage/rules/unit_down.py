@@ -1,5 +1,6 @@
 """A unit that should run and start at boot does not."""
 
+import re
 from collections.abc import Iterator
 
 from hikeshi.triage.findings import Effect, Evidence, Finding, Step, effect_of_down
@@ -46,6 +47,18 @@ def find(evidence: Evidence) -> Iterator[Finding]:
                 effect=worst if down else Effect.WILL_BREAK,
                 cause=f"{name} {state}" + (f"; {mounting[name]} is not mounted" if name in mounting and down else ""),
                 quote=f"{seen['load']}, {seen['enabled'] or 'no unit file'}, {seen['active']} ({seen['result'] or '-'})"
-                + (f"; last words: {seen['log'][-1]}" if seen["log"] else ""),
+                + _last_words(seen["log"]),
                 remedy=tuple(remedy),
             )
+
+
+# systemd's own frame around every stop and failure; what stands between says why.
+_FRAME = re.compile(
+    r"(Stopping|Stopped|Starting|Started|Failed to start|Dependency failed) "
+    r"|.*: (Deactivated|Failed with result|Scheduled restart|Start request repeated|Consumed|Control process exited)"
+)
+
+
+def _last_words(log: list[str]) -> str:
+    telling = [line for line in log if not _FRAME.match(line)]
+    return f"; last words: {(telling or log)[-1]}" if log else ""
