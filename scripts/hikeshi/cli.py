@@ -154,6 +154,8 @@ def show_recovery(done: recover.Recovery, *, plan_only: bool, check: bool) -> No
     verdict = "[bold green]healthy[/bold green]" if done.healthy else "[bold red]not healthy[/bold red]"
     blind = f"; {len(done.unseen)} things could not be looked at" if done.unseen else ""
     screen.out.print(f"{verdict} after {done.seconds:.0f} s; {done.changed} changes{blind}")
+    if not done.healthy:
+        screen.err.print(f"[bold]next:[/bold]  {screen.safe(done.next_look, 600)}")
 
 
 @drill.callback()

@@ -1,5 +1,6 @@
 """The recovery: probe, look, judge, plan, mend, look again. Decides nothing that the plan can decide."""
 
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -47,6 +48,7 @@ class Recovery:
     left: list[Finding] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
     after: list[ProbeResult] = field(default_factory=list)
+    next_look: str = ""  # where a person looks next when it is not healthy
 
     @property
     def healthy(self) -> bool:
@@ -177,7 +179,7 @@ def explain(site: Site, result: RunResult, next_command: str) -> None:
         seen = runner.run(site, "collect-evidence.yml", verb="evidence").returned
         for host in {event.host for event in result.failures}:
             units = seen.get(host, {}).get("units", {})
-            log += [f"{name}: {line}" for name, unit in units.items() for line in unit["log"][-3:]]
+            log += [f"{name}: {line}" for name, unit in units.items() for line in unit["log"][-8:]]
             log += seen.get(host, {}).get("errors", [])[-5:]
     screen.failure(site, result, log, next_command)
 
@@ -235,7 +237,19 @@ def recover(
                 _converge(site, done)
                 done.after = probe_all(site, settle_s=SETTLE_S)
     done.seconds = time.monotonic() - began
+    done.next_look = _next_look(site, done)
     return done
+
+
+def _next_look(site: Site, done: Recovery) -> str:
+    """Return the command with which a person goes on where we gave up."""
+    again = f"hikeshi recover --site {site.name} --plan"
+    for finding in done.left:
+        kind, _, name = finding.subject.partition(":")
+        if kind == "unit":
+            ssh = shlex.join(["ssh", *site.ssh_arguments, finding.host])
+            return f"{ssh} sudo journalctl -n 50 -u {shlex.quote(name)}; mend what it names, then {again}"
+    return f"look at what is still wrong above, mend it by hand, then {again}"
 
 
 def _mend_in_rounds(site: Site, done: Recovery, evidence: Mapping[str, Mapping[str, Any]], *, check: bool) -> None:

@@ -174,6 +174,22 @@ def test_what_could_not_be_looked_at_is_unseen(broken: dict[str, Any]) -> None:
 
 
 @pytest.mark.at_rest
+def test_of_a_long_log_the_newest_lines_are_shown(host: Host) -> None:
+    must(
+        host,
+        "printf '[Service]\\nType=oneshot\\nExecStart=/bin/sh -c \"seq 60; exit 1\"\\n'"
+        " > /run/systemd/system/talker.service; systemctl daemon-reload; systemctl start talker || true;"
+        " seq --format=trouble-%g 40 | systemd-cat -p err; journalctl --sync",
+    )
+    seen = look({"units": [{"name": "talker.service"}]})
+    must(host, "rm /run/systemd/system/talker.service; systemctl daemon-reload; systemctl reset-failed")
+    said = [int(line) for line in seen["units"]["talker.service"]["log"] if line.isdigit()]
+    assert (said[-1], 1 in said) == (60, False), said
+    assert said == sorted(said), "oldest first, as people read"
+    assert seen["errors"][-1].endswith("trouble-40"), seen["errors"]
+
+
+@pytest.mark.at_rest
 def test_name_that_systemd_refuses_is_no_stopped_unit() -> None:
     seen = look({"units": [{"name": "template@.service"}, {"name": "nginx.service"}]})
     assert seen["units"] == {}

@@ -100,6 +100,13 @@ def test_what_no_step_mends_is_converged_and_then_reported(monkeypatch: pytest.M
     assert runs.playbooks.count("build-site.yml") == 1
 
 
+def test_giving_up_says_where_to_look(monkeypatch: pytest.MonkeyPatch, runs: Runs, capsys: Any) -> None:
+    runs.evidence = [stopped("nginx.service")]
+    assert hikeshi(monkeypatch, "recover", "--yes") == ExitStatus.FAILED
+    told = capsys.readouterr().err
+    assert "web1 sudo journalctl -n 50 -u nginx.service; mend what it names, then hikeshi recover" in told
+
+
 def test_plan_and_check_change_nothing(monkeypatch: pytest.MonkeyPatch, runs: Runs) -> None:
     runs.evidence = [stopped("nginx.service")]
     assert hikeshi(monkeypatch, "recover", "--plan") == ExitStatus.DONE

@@ -34,6 +34,7 @@ COMMAND_TIMEOUT_S = 5
 LINE_LIMIT = 300
 TREE_LIMIT = 20000
 WRONG_LIMIT = 50
+UNIT_LINES, ERROR_LINES = 20, 15
 SCHEMA = 1
 
 
@@ -108,8 +109,7 @@ class Collector:
                 "log": [],
             }
             if unit["active"] != "active":
-                log = self.output("journalctl", self.since, "-q", "-n", "8", "-o", "cat", "--no-pager", "-u", name)
-                unit["log"] = lines(log)[-8:]
+                unit["log"] = self.newest(UNIT_LINES, "-o", "cat", "-u", name)
             found[name] = unit
         return found
 
@@ -164,8 +164,13 @@ class Collector:
 
     def errors(self):
         """Return the last error lines of the journal since boot."""
-        told = self.output("journalctl", self.since, "-q", "-p", "err", "-n", "15", "-o", "short-iso", "--no-pager")
-        return lines(told)[-15:]
+        return self.newest(ERROR_LINES, "-o", "short-iso", "-p", "err")
+
+    def newest(self, count, *words):
+        """Return the newest lines of the journal since boot, oldest of them first."""
+        # --reverse: with --since alone, -n counts from the beginning and not from the end.
+        told = self.output("journalctl", self.since, "--reverse", "-q", "-n", str(count), "--no-pager", *words)
+        return lines(told)[:count][::-1]
 
     def describe(self, path):
         """Return what lies at a path, without following a link at its end."""

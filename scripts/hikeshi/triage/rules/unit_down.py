@@ -55,7 +55,9 @@ def find(evidence: Evidence) -> Iterator[Finding]:
 # systemd's own frame around every stop and failure; what stands between says why.
 _FRAME = re.compile(
     r"(Stopping|Stopped|Starting|Started|Failed to start|Dependency failed) "
-    r"|.*: (Deactivated|Failed with result|Scheduled restart|Start request repeated|Consumed|Control process exited)"
+    r"|.*: (Deactivated|Failed with result|Scheduled restart|Start request repeated|Consumed)"
+    r"|.*: (Main|Control) process exited"
+    r"|.*\[ERROR\] Aborting"
 )
 
 
