@@ -388,6 +388,7 @@ def test_lost_and_broken_files_of_sshd_are_written_again(host: Host, mend: Mend)
     assert enters(host)
 
 
+@pytest.mark.at_rest
 def test_file_that_sshd_accepts_stays(host: Host, apply: Apply) -> None:
     path = "/etc/ssh/sshd_config.d/60-fine.conf"
     must(host, f"echo 'MaxAuthTries 5' > {path}")
