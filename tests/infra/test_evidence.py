@@ -15,7 +15,7 @@ from testinfra.host import Host
 from tests.infra.asking import must, wait_until
 
 PROJECT = Path(__file__).resolve().parents[2]
-INSTANCE = f"molecule-{os.environ.get('MOLECULE_SCENARIO_NAME')}"
+INSTANCE = Path(os.environ.get("MOLECULE_EPHEMERAL_DIRECTORY", "")).name
 # What every login writes is left out: wtmp and the like, the sessions, and the time of /tmp, where Ansible unpacks.
 STATE = (
     "find / /run -xdev ! -path '/run/systemd/sessions*' ! -path '/run/systemd/users*' ! -path '/run/log/*' "

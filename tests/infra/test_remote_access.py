@@ -20,7 +20,7 @@ from tests.infra.asking import Apply, Mend, must, wait_until
 from tests.templates.rendering import value
 
 PROJECT = Path(__file__).resolve().parents[2]
-INSTANCE = f"molecule-{os.environ.get('MOLECULE_SCENARIO_NAME')}"
+INSTANCE = Path(os.environ.get("MOLECULE_EPHEMERAL_DIRECTORY", "")).name
 KEPT = "/var/lib/hikeshi/kept"
 PENDING = "/var/lib/hikeshi/access/pending"
 DROP_IN = "/etc/ssh/sshd_config.d/00-hikeshi.conf"
