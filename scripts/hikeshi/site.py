@@ -21,6 +21,7 @@ from hikeshi.errors import MisconfiguredError, UsageError
 PROJECT = Path(__file__).resolve().parents[2]
 INVENTORIES = PROJECT / "inventories"
 PRACTICE_SITE = "drill"
+MOST_SURGE = 200  # requests per second that `probe --surge` asks any site for; one machine sends no more on time
 
 
 class _Data(BaseModel):
@@ -99,6 +100,14 @@ class Permission(_Data):
     words: str
 
 
+class SurgeBound(_Data):
+    """How much a load probe may ask of the site, as agreed with whoever owns the shop."""
+
+    most: Annotated[float, Field(ge=1, le=MOST_SURGE)]  # requests per second
+    why: Annotated[str, Field(min_length=1)]  # who agreed, when, and why this is no harm
+    pages: list[Annotated[str, Field(pattern=r"^/([^/\s]\S*)?$")]] = []  # read besides those of probes without effects
+
+
 class SiteData(_Data):
     """`site.yml` and `probes.yml` of a site, validated."""
 
@@ -108,6 +117,7 @@ class SiteData(_Data):
     template: bool = False  # only to be copied: no site, and never chosen
     views: dict[str, View]
     permissions: dict[str, Permission] = {}
+    surge: SurgeBound | None = None  # a real site without it is asked for no load at all
     probes: Annotated[list[Probe], Field(min_length=1)]
     timeout_s: Annotated[float, Field(gt=0, le=60)] = 10.0
 

@@ -42,6 +42,14 @@ def test_it_loads_and_is_no_site() -> None:
         sites.load("example")
 
 
+def test_surge_is_off_and_its_comment_can_be_taken_as_it_is() -> None:
+    assert sites.read_site("example").data.surge is None, "a copy must not allow load before anybody agreed"
+    block = re.search(r"^# surge:\n(?:# .*\n)+", (EXAMPLE / "site.yml").read_text(), re.MULTILINE)
+    assert block, "inventories/example/site.yml: show `surge`, as a comment"
+    shown = yaml.safe_load(re.sub(r"^# ", "", block[0], flags=re.MULTILINE))["surge"]
+    assert sites.SurgeBound.model_validate(shown).model_fields_set == set(sites.SurgeBound.model_fields)
+
+
 @pytest.mark.parametrize("role", KNOBS, ids=lambda role: role.name)
 def test_every_knob_is_named(role: Role) -> None:
     options, seen = role.entry_points["main"], named()
