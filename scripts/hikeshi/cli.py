@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from hikeshi import lock, probes, recover, runner, screen
-from hikeshi.errors import ExitStatus, HikeshiError, RefusedError
-from hikeshi.site import PRACTICE_SITE, load, shown
+from hikeshi import lock, probes, recover, runner, screen, surge
+from hikeshi.errors import ExitStatus, HikeshiError, RefusedError, UsageError
+from hikeshi.site import PRACTICE_SITE, Site, load, shown
 from hikeshi.triage.plan import Plan
 
 app = typer.Typer(
@@ -67,11 +67,28 @@ def probe(
     record_pictures: Annotated[
         bool, typer.Option("--record-pictures", help="Take the pictures shown now as the right ones.")
     ] = False,
+    rate: Annotated[
+        str | None,
+        typer.Option(
+            "--surge",
+            metavar="RATE",
+            help="Carries it RATE requests a second? Reads pages only, for some 12 s; a real site must allow it.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Look at the site as a customer does. Leaves a cart behind, and an order where the site lets it."""
     chosen = load(site)
     kind = "direct" if direct else "customer"
+    if rate is not None:
+        if only or everywhere or record_pictures:
+            raise UsageError(
+                "--surge goes with --direct and --json only: no probes, not --everywhere, not --record-pictures.",
+                f"hikeshi probe --surge {rate}",
+            )
+        show_surge(chosen, kind, surge.parse_rate(rate), as_json=as_json)
+        return
     if record_pictures:
         path = probes.record_pictures(chosen, kind)
         screen.out.print(f"recorded in {path.name}; look at the shop, then commit it")
@@ -83,6 +100,20 @@ def probe(
     else:
         screen.probe_table(results)
     if not all(item.passed for item in results):
+        raise typer.Exit(ExitStatus.FAILED)
+
+
+def show_surge(site: Site, view: str, rate: float, *, as_json: bool) -> None:
+    """Carry out a load probe and print it; also the part that was measured before somebody interrupted it."""
+    screen.say(f"asking site {screen.safe(site.name)} for up to {rate:g} requests/s, view {view}")
+    done = surge.run(site, view, rate, announce=screen.surge_begins, report=screen.surge_ended)
+    if as_json:
+        screen.print_json(done.as_data())
+    else:
+        screen.surge_table(done)
+    if done.interrupted:
+        raise KeyboardInterrupt
+    if not done.carried:
         raise typer.Exit(ExitStatus.FAILED)
 
 

@@ -87,7 +87,7 @@ class Visitor:
                 response.close()
             # Through the tunnel a refused connection is a broken answer of the proxy's, which httpx hands on as it is.
             except (httpx.HTTPError, httpx.InvalidURL, SOCKSError, OSError) as error:
-                raise ProbeFailure(f"{_short(address)}: {_why(error)}") from error
+                raise ProbeFailure(f"{_short(address)}: {why_no_answer(error)}") from error
             response._content = bytes(body)  # noqa: SLF001 (httpx's own way for streamed answers read by hand)
             if not response.is_redirect:
                 return response
@@ -229,7 +229,8 @@ def _short(address: str) -> str:
     return printable(address.split("?")[0], 100) or "/"
 
 
-def _why(error: Exception) -> str:
+def why_no_answer(error: Exception) -> str:
+    """Say in words why a request got no answer."""
     words: dict[type[Exception], str] = {
         SOCKSError: "connection refused or failed",
         httpx.ConnectError: "connection refused or failed",

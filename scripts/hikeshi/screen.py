@@ -16,6 +16,8 @@ from hikeshi.errors import HikeshiError
 from hikeshi.probes import ProbeResult
 from hikeshi.runner import Event, RunResult
 from hikeshi.site import Site
+from hikeshi.surge import LATE_S, Surge
+from hikeshi.surge import Step as SurgeStep
 from hikeshi.text import printable
 from hikeshi.triage.findings import Finding, Step
 from hikeshi.triage.plan import Plan
@@ -88,6 +90,46 @@ def probe_line(result: ProbeResult) -> None:
     """Show one probe's verdict as progress."""
     verdict = "[bold green]green[/bold green]" if result.passed else "[bold red]red  [/bold red]"
     say(f"{verdict} {safe(result.view)} · {safe(result.title)} · {safe(result.seen, 500)} · {result.seconds:.1f} s")
+
+
+def surge_begins(step: SurgeStep) -> None:
+    """Show that one rate of a load probe is asked for now."""
+    say(f"asking for {step.rate:g} requests/s, {step.requests} in all, {step.seconds:.0f} s")
+
+
+def surge_ended(step: SurgeStep) -> None:
+    """Show how one rate of a load probe ended."""
+    verdict = "[bold red]not carried[/bold red] · " + safe(step.why, 300) if step.why else "[green]carried[/green]"
+    say(f"{verdict} · {step.rate:g} requests/s · p95 {_seconds(step.p95)} s")
+
+
+def surge_table(surge: Surge) -> None:
+    """Print what came of each rate of a load probe, then the verdict in one sentence."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("asked/s", "achieved/s", "sent", "p50 s", "p95 s", "verdict", "errors"):
+        table.add_column(column, justify="left" if column in ("verdict", "errors") else "right", overflow="fold")
+    for step in surge.steps:
+        verdict = "[green]carried[/green]" if step.carried else "[bold red]not carried[/bold red]"
+        errors = ", ".join(f"{number} × {kind}" for kind, number in step.errors.items())
+        table.add_row(
+            f"{step.rate:g}",
+            f"{step.achieved:.1f}",
+            str(len(step.answers) + step.cut_off),
+            _seconds(step.p50),
+            _seconds(step.p95),
+            verdict if step.carried or step.why else "cut off",
+            safe(errors, 300) or "none",
+        )
+    out.print(table)
+    out.print(("[bold green]" if surge.carried else "[bold red]") + safe(surge.verdict, 500) + "[/]")
+    if surge.late_s > LATE_S:
+        err.print(
+            f"this machine sent up to {surge.late_s:.1f} s late: it was busy itself; the shop may be better than that"
+        )
+
+
+def _seconds(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{seconds:.2f}"
 
 
 def finding_line(finding: Finding) -> None:
