@@ -66,3 +66,14 @@ def test_cached_cart() -> None:
     assert not passed
     assert "/basket/" in seen
     assert verdict("cart")[0]
+
+
+@pytest.mark.usefixtures("whole")
+def test_surge_leaves_nothing_behind() -> None:
+    """Many look, none buys: no cart and no order more than before. One request a second is carried by any shop."""
+    count = "mariadb -Ne 'SELECT (SELECT COUNT(*) FROM basket_basket), (SELECT COUNT(*) FROM order_order)' shop"
+    before = ssh("web1", count)
+    done = hikeshi("probe", "--surge", "1", "--json")
+    assert done.status == 0, done.out + done.err
+    assert done.data["steps"][-1]["right"] == done.data["steps"][-1]["requests"]
+    assert ssh("web1", count) == before
