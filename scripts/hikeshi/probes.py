@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urljoin
 
 import httpx
 from bs4 import BeautifulSoup, Tag
@@ -62,6 +61,15 @@ def difference(first: list[int], second: list[int]) -> float:
     return sum(abs(a - b) for a, b in zip(first, second, strict=True)) / len(first)
 
 
+def inside(view: View, address: str) -> httpx.URL:
+    """Return the address in this view that a page means, whatever host it names.
+
+    The shop gives its public name; a broken or hostile page may name anybody, and an order's form must not go to him.
+    """
+    base = httpx.URL(view.url)
+    return base.copy_with(raw_path=base.join(address).raw_path)
+
+
 class Visitor:
     """One customer: cookies of his own, and the page he looks at."""
 
@@ -76,8 +84,8 @@ class Visitor:
         """Request an address of this view, following redirects inside it, reading at most PAGE_LIMIT bytes."""
         headers = {"Host": self.view.host} if self.view.host else {}
         for _ in range(6):
-            request = self.client.build_request(method, urljoin(self.view.url, address), data=data, headers=headers)
             try:
+                request = self.client.build_request(method, inside(self.view, address), data=data, headers=headers)
                 response = self.client.send(request, stream=True)
                 body = bytearray()
                 for chunk in response.iter_bytes():
@@ -91,9 +99,7 @@ class Visitor:
             response._content = bytes(body)  # noqa: SLF001 (httpx's own way for streamed answers read by hand)
             if not response.is_redirect:
                 return response
-            # The shop redirects to its public name; stay in this view.
-            method, data = "GET", None
-            address = httpx.URL(response.headers["location"]).raw_path.decode()
+            method, data, address = "GET", None, response.headers["location"]
         raise ProbeFailure(f"{_short(address)}: redirected more than five times")
 
     def take(self, step: Step) -> None:
@@ -183,7 +189,7 @@ class Visitor:
         """Fetch one picture and decode it."""
         if not source:
             raise ProbeFailure("the page names no address for it")
-        answer = self.fetch("GET", httpx.URL(source).raw_path.decode())
+        answer = self.fetch("GET", source)
         if answer.status_code != 200:
             raise ProbeFailure(f"{answer.status_code} for {_short(source)}")
         kind = answer.headers.get("content-type", "none")

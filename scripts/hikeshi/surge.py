@@ -318,7 +318,7 @@ def _read(customer: probes.Visitor, steps: Sequence[ProbeStep]) -> list[Page]:
                 found.append(Page((customer.page.request.url.raw_path.decode(),), step.expect))
         elif step.pictures:
             sources = [str(image.get("src") or "") for image in customer.soup().select(step.pictures.select)]
-            addresses = tuple(dict.fromkeys(httpx.URL(source).raw_path.decode() for source in sources if source))
+            addresses = tuple(dict.fromkeys(source for source in sources if source))
             found += [Page(addresses, picture=True)] if addresses else []
     return found
 
@@ -385,9 +385,8 @@ def _crowd(proxy: str | None) -> httpx.AsyncClient:
 
 async def _fetch(client: httpx.AsyncClient, view: View, page: Page, address: str) -> str:
     """Fetch one page; return what is wrong with it."""
-    # Addresses come from the shop's own pages: joined as words, `//elsewhere/` would send the crowd to others.
-    target = httpx.URL(view.url).copy_with(raw_path=address.encode())
     try:
+        target = probes.inside(view, address)
         async with client.stream("GET", target, headers={"Host": view.host} if view.host else {}) as answer:
             body = bytearray()
             async for chunk in answer.aiter_bytes():

@@ -14,7 +14,7 @@ from socksio.exceptions import ProtocolError
 
 from hikeshi import probes
 from hikeshi.errors import HikeshiError, MisconfiguredError, UnreachableError, UsageError
-from hikeshi.site import PROJECT, Site, load
+from hikeshi.site import PROJECT, Site, View, load
 from tests.unit.conftest import SITE, Project
 from tests.unit.shop import COUNT, Shop, picture
 
@@ -139,6 +139,21 @@ def test_wrong_page_fails_with_what_was_seen(project: Project, shop: Shop, step:
     result = verdict(load(), "one")
     assert not result.passed
     assert words in result.seen
+
+
+@pytest.mark.parametrize(
+    ("address", "path"),
+    [
+        ("/basket/?a=1", "/basket/?a=1"),
+        ("https://shop.example/basket/", "/basket/"),
+        ("//elsewhere.example/basket/", "/basket/"),
+        ("http://user:word@elsewhere.example:81/", "/"),
+        ("?page=2", "/?page=2"),
+    ],
+)
+def test_no_page_sends_the_customer_elsewhere(address: str, path: str) -> None:
+    view = View(url="http://127.0.0.1:8080", host="shop.example")
+    assert str(probes.inside(view, address)) == f"http://127.0.0.1:8080{path}"
 
 
 def test_dead_server_fails(project: Project) -> None:

@@ -263,7 +263,7 @@ def test_address_on_a_page_does_not_lead_elsewhere(project: Project, server: Ser
 
     async def fetch() -> str:
         async with surge._crowd(None) as client:
-            page = Page(("//elsewhere.example/x.jpg",))
+            page = Page(("https://shop.example//elsewhere.example/x.jpg",))
             return await surge._fetch(client, site.data.views["customer"], page, page.addresses[0])
 
     assert asyncio.run(fetch()) == ""
