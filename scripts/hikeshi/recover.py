@@ -260,7 +260,8 @@ def _mend_in_rounds(site: Site, done: Recovery, evidence: Mapping[str, Mapping[s
         plan = Plan(tuple(planned for planned in whole.steps if planned.step.key not in tried))
         if not plan.steps:
             break
-        tried |= {planned.step.key for planned in plan.steps}
+        # A late step leans on what other rounds mend: it may be tried in each of them.
+        tried |= {planned.step.key for planned in plan.steps if not planned.step.late}
         done.mended += mend(site, plan, check=check)
         if check:
             break

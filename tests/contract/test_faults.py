@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,7 +92,11 @@ def owned() -> set[str]:
     found: set[str] = set()
     for role in ROLES:
         if f"__{role.name}_subject" in role.variables:
-            subject = value(role.name, f"__{role.name}_subject")
+            given: dict[str, Any] = {}  # names of jobs are the practice site's
+            for path in DRILL.glob(f"group_vars/*/{role.name}.yml"):
+                given |= {name: item for name, item in load(path).items() if name.endswith("_jobs")}
+            subject = value(role.name, f"__{role.name}_subject", **given)
+            found |= {f"lock:{item['path']}" for item in subject.get("locks") or []}
             found |= {f"unit:{item['name']}" for item in subject["units"]}
             found |= {f"path:{item['path']}" for item in subject["paths"]}
             found |= {f"mount:{item['path']}" for item in subject["mounts"]}
@@ -105,8 +110,8 @@ def test_subjects_can_be_found_by_a_rule(name: str) -> None:
     for fault in chosen(name):
         assert fault.subjects, f"{FILE}, {name}: without subjects the score can never join it with a repair"
         for subject in fault.subjects:
-            assert re.match(r"(unit|path|config|mount):\S", subject), (
-                f"{FILE}, {name}: subject {subject} must look like unit:NAME, path:PATH, config:NAME or mount:PATH"
+            assert re.match(r"(unit|path|config|mount|lock):\S", subject), (
+                f"{FILE}, {name}: subject {subject} must look like unit:NAME, or path:, config:, mount:, lock:PATH"
             )
             assert subject in known, (
                 f"{FILE}, {name}: no role's __<role>_subject has {subject}, so no evidence is collected about it"

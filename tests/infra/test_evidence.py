@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -246,3 +247,53 @@ def test_process_that_a_dropped_connection_left_behind_is_listed(host: Host) -> 
     must(host, "pkill -fx 'sleep 30[12]'")
     assert [item["command"] for item in seen] == [left], "of a local session that still stands, nothing is left behind"
     assert 0 <= seen[0]["age_s"] < 60
+
+
+@pytest.mark.at_rest
+def test_locks_are_described_with_their_owners(host: Host) -> None:
+    must(
+        host,
+        "mkdir -p /srv/locks; cd /srv/locks; sleep 303 > /dev/null 2>&1 & echo $! > /srv/locks/live; "
+        "cd /srv/locks; echo 4194303 > dead; cp live reused; touch -d '1 day ago' reused dead; "
+        "echo the export > nameless; "
+        "ln -sf live link; mkfifo pipe; head -c 100000 /dev/zero | tr '\\0' 1 > huge",
+    )
+    names = ("live", "dead", "reused", "nameless", "link", "pipe", "huge", "none")
+    evidence = look({"locks": [{"path": f"/srv/locks/{name}", "unit": "none.service"} for name in names]})
+    pid = int(must(host, "cat /srv/locks/live"))
+    must(host, "kill $(cat /srv/locks/live); rm -r /srv/locks")
+    seen = {name: evidence["locks"][f"/srv/locks/{name}"] for name in names}
+    assert [name for name in names if seen[name]["present"]] == ["live", "dead", "reused", "nameless", "huge"]
+    assert [seen[name]["pid"] for name in ("live", "dead", "reused", "nameless", "huge")] == [
+        pid,
+        4194303,
+        pid,
+        None,
+        None,
+    ]
+    assert [name for name in names if seen[name]["alive"]] == ["live", "reused"]
+    assert 0 <= seen["live"]["age_s"] < 60
+    assert abs(seen["live"]["owner_age_s"] - seen["live"]["age_s"]) < 2
+    assert seen["reused"]["age_s"] > 86000 > 60 > seen["reused"]["owner_age_s"]
+    assert seen["dead"]["owner_age_s"] is None
+    assert {item["source"] for item in evidence["unseen"]} == {"/srv/locks/link", "/srv/locks/pipe"}
+
+
+@pytest.mark.at_rest
+def test_reports_of_jobs_come_back_as_data(host: Host) -> None:
+    report = {
+        "unit": "a.service",
+        "state": "failed",
+        "at": 1.5,
+        "result": "exit-code",
+        "status": 3,
+        "log": [TEMPLATE] * 20,
+    }
+    for name, text in (("good", json.dumps(report)), ("half", json.dumps(report)[:40]), ("odd", '{"state": 1}')):
+        must(host, f"printf '%s' {shlex.quote(text)} > /srv/{name}.json")
+    names = ("good", "half", "odd", "none")
+    seen = look({"units": [{"name": f"{name}.service", "report": f"/srv/{name}.json"} for name in names]})
+    must(host, "rm /srv/*.json")
+    told = {"state": "failed", "result": "exit-code", "status": "3", "at": 1.5, "log": [TEMPLATE] * 8}
+    assert seen["reports"] == {"good.service": told}
+    assert [item["source"] for item in seen["unseen"]] == ["/srv/half.json", "/srv/odd.json"]

@@ -14,9 +14,10 @@ SUBJECT = [role for role in ROLES if f"__{role.name}_subject" in role.variables]
 EVIDENCE = next(role for role in ROLES if role.name == "evidence").entry_points["main"]
 # Keys of each item: needed, and allowed besides. roles/evidence/meta/argument_specs.yml says the same in words.
 ITEMS = {
-    "units": ({"name", "enabled"}, {"restore_step"}),
+    "units": ({"name", "enabled"}, {"restore_step", "oneshot", "report", "run_step"}),
     "paths": ({"path", "mode", "owner", "group"}, {"restore_step"}),
     "mounts": ({"path", "unit"}, set()),
+    "locks": ({"path", "unit"}, set()),
     "trees": ({"path", "directories", "files"}, set()),
     "names": ({"name", "addresses"}, set()),
 }
@@ -49,7 +50,7 @@ def test_shape_is_the_collectors(role: Role) -> None:
 @each_subject
 def test_paths_are_absolute_and_named_once(role: Role) -> None:
     found = subject(role)
-    for key in ("paths", "mounts", "trees"):
+    for key in ("paths", "mounts", "trees", "locks"):
         paths = [item["path"] for item in found.get(key) or []]
         odd = [path for path in paths if not path.startswith("/") or str(PurePosixPath(path)) != path or ".." in path]
         assert not odd, f"{place(role)}, {key}: {odd} must be absolute, without '..', '//' and a slash at the end"
@@ -74,8 +75,10 @@ def test_units_can_be_repaired(role: Role) -> None:
     odd = [name for name in names if not re.match(pattern, name)]
     assert not odd, f"{place(role)}: host_base's steps refuse the unit {odd}; see __host_base_unit_pattern"
     assert all(isinstance(item["enabled"], bool) for item in found["units"]), f"{place(role)}: enabled is true or false"
-    missing = [item["unit"] for item in found["mounts"] if item["unit"] not in names]
-    assert not missing, f"{place(role)}: the mounts' units {missing} must stand under units, else nobody looks at them"
+    missing = [item["unit"] for item in [*found["mounts"], *found.get("locks", [])] if item["unit"] not in names]
+    assert not missing, (
+        f"{place(role)}: the mounts' and locks' units {missing} must stand under units, else nobody looks at them"
+    )
 
 
 @each_subject
@@ -83,6 +86,16 @@ def test_steps_that_restore_exist(role: Role) -> None:
     found = subject(role)
     steps = {item["restore_step"] for key in ("units", "paths") for item in found[key] if "restore_step" in item}
     assert steps <= set(role.steps("disk")), f"{place(role)}: {steps} are not all in __{role.name}_disk_steps"
+
+
+@each_subject
+def test_steps_that_run_and_unlock_exist(role: Role) -> None:
+    found = subject(role)
+    steps = {item["run_step"] for item in found["units"] if "run_step" in item}
+    assert steps <= set(role.steps("live")), f"{place(role)}: {steps} are not all in __{role.name}_live_steps"
+    assert not found.get("locks") or "stale_lock" in role.steps("disk"), (
+        f"{place(role)}: locks need a disk step 'stale_lock'"
+    )
 
 
 @each_subject

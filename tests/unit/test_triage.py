@@ -143,6 +143,7 @@ def test_plan_variables_number_every_step(evidence: dict[str, Any]) -> None:
         "recover_site_live_steps": {
             "web1": [{"number": 1, "role": "host_base", "step": "unit_start", "args": {"unit": "mariadb.service"}}]
         },
+        "recover_site_late_steps": {},
     }
 
 
@@ -227,3 +228,127 @@ def test_last_words_say_why_and_not_that_it_stopped(evidence: dict[str, Any]) ->
     evidence["units"]["checkout.service"]["log"] = ["Stopped checkout.service - Shop and checkout."]
     (found,) = judge(evidence)
     assert "last words: Stopped" in found.quote
+
+
+JOB, LOCK = "batch-nightly.service", "/srv/nightly/lock"
+STARTED = {"state": "started", "at": 1795495000.0, "result": "", "status": "", "log": []}
+
+
+@pytest.fixture
+def nightly(evidence: dict[str, Any]) -> dict[str, Any]:
+    """Evidence of a healthy host with a job that succeeded last night."""
+    unit = {"name": JOB, "enabled": False, "oneshot": True, "restore_step": "job_files", "run_step": "run_job"}
+    timer = {"name": "batch-nightly.timer", "enabled": True, "restore_step": "job_files"}
+    locks = [{"path": LOCK, "unit": JOB}]
+    subject = {"role": "batch_jobs", "serves": "back_office", "units": [timer, unit], "paths": [], "mounts": []}
+    evidence["subjects"].append({**subject, "config_test": "", "locks": locks})
+    healthy = {"load": "loaded", "sub": "", "result": "success", "fragment": "", "log": []}
+    evidence["units"]["batch-nightly.timer"] = {**healthy, "active": "active", "enabled": "enabled"}
+    evidence["units"][JOB] = {**healthy, "active": "inactive", "enabled": "static"}
+    evidence["locks"][LOCK] = {"present": False, "pid": None, "alive": False, "age_s": None, "owner_age_s": None}
+    return evidence
+
+
+def held(evidence: dict[str, Any], **more: Any) -> None:
+    evidence["locks"][LOCK].update({"present": True, "pid": 312, "age_s": 40000.0, **more})
+
+
+def test_job_that_ended_well_is_no_stopped_unit(nightly: dict[str, Any]) -> None:
+    assert judge(nightly) == []
+
+
+def test_failed_job_is_run_again_after_all_else(nightly: dict[str, Any]) -> None:
+    nightly["units"][JOB].update({"active": "failed", "result": "exit-code", "log": ["the database said no"]})
+    stop(nightly, "mariadb.service")
+    found = judge(nightly)
+    assert [(item.id, item.effect) for item in found] == [
+        ("unit_down/unit:mariadb.service", findings.Effect.CANNOT_BUY),
+        (f"job_failed/unit:{JOB}", findings.Effect.UNTIDY),
+    ]
+    assert found[1].quote == "exit-code; last words: the database said no"
+    assert steps(nightly)[-1] == f"live batch_jobs: run_job unit={JOB}"
+
+
+def test_job_waits_for_the_hosts_it_leans_on(nightly: dict[str, Any]) -> None:
+    """batch1 comes before web1 in every list; what it reads stands on web1."""
+    batch1, web1 = {**nightly, "host": "batch1"}, copy.deepcopy(HEALTHY)
+    batch1["units"][JOB]["active"] = "failed"
+    stop(web1, "mariadb.service")
+    both = {"batch1": batch1, "web1": web1}
+    made = plan.make(findings.judge(both), both)
+    assert [item.step.host for item in made.steps] == ["web1", "batch1"]
+    variables = made.extra_variables()
+    assert list(variables["recover_site_live_steps"]) == ["web1"]  # type: ignore[call-overload]
+    assert list(variables["recover_site_late_steps"]) == ["batch1"]  # type: ignore[call-overload]
+
+
+def test_run_cut_off_with_its_host_is_found_though_nothing_failed(nightly: dict[str, Any]) -> None:
+    nightly["reports"][JOB] = STARTED
+    (found,) = judge(nightly)
+    assert found.cause == f"{JOB} was cut off in its last run"
+    assert steps(nightly) == [f"live batch_jobs: run_job unit={JOB}"]
+
+
+def test_failure_is_remembered_over_a_reboot(nightly: dict[str, Any]) -> None:
+    nightly["reports"][JOB] = {**STARTED, "state": "failed", "result": "exit-code", "status": "75", "log": ["held"]}
+    (found,) = judge(nightly)
+    assert found.quote == "exit-code 75; last words: held"
+
+
+@pytest.mark.parametrize("active", ["activating", "deactivating"])
+def test_job_that_runs_is_not_judged(nightly: dict[str, Any], active: str) -> None:
+    nightly["reports"][JOB] = STARTED
+    nightly["units"][JOB]["active"] = active
+    held(nightly, age_s=90000.0, alive=False)
+    assert judge(nightly) == []
+
+
+def test_job_that_must_not_run_at_another_hour_is_only_reported(nightly: dict[str, Any]) -> None:
+    del nightly["subjects"][-1]["units"][1]["run_step"]
+    nightly["units"][JOB]["active"] = "failed"
+    assert len(judge(nightly)) == 1
+    assert steps(nightly) == []
+
+
+@pytest.mark.parametrize("load", ["masked", "not-found"])
+def test_lost_job_is_written_again_and_not_run(nightly: dict[str, Any], load: str) -> None:
+    nightly["units"][JOB].update({"load": load, "enabled": ""})
+    assert steps(nightly) == ["disk batch_jobs: job_files", f"disk host_base: unit_enable unit={JOB}"]
+
+
+def test_stopped_timer_is_no_customers_trouble(nightly: dict[str, Any]) -> None:
+    stop(nightly, "batch-nightly.timer", enabled="disabled")
+    (found,) = judge(nightly)
+    assert found.effect is findings.Effect.UNTIDY
+
+
+@pytest.mark.parametrize(("alive", "owner_age_s"), [(False, None), (True, 39000.0), (True, 39994.0)])
+def test_lock_of_a_dead_owner_is_removed_before_the_job_runs(
+    nightly: dict[str, Any], alive: bool, owner_age_s: float | None
+) -> None:
+    held(nightly, alive=alive, owner_age_s=owner_age_s)
+    nightly["units"][JOB]["active"] = "failed"
+    assert [item.id for item in judge(nightly)] == [f"lock_stale/lock:{LOCK}", f"job_failed/unit:{JOB}"]
+    assert steps(nightly) == [
+        f"disk batch_jobs: stale_lock path={LOCK}",
+        f"live batch_jobs: run_job unit={JOB}",
+    ]
+
+
+@pytest.mark.parametrize("owner_age_s", [39996.0, 40000.0, 50000.0])
+def test_lock_of_a_living_owner_is_none_of_ours(nightly: dict[str, Any], owner_age_s: float) -> None:
+    held(nightly, alive=True, owner_age_s=owner_age_s)
+    assert judge(nightly) == []
+
+
+def test_lock_that_names_nobody_is_reported_once_it_is_old(nightly: dict[str, Any]) -> None:
+    held(nightly, pid=None, age_s=3.0)
+    assert judge(nightly) == []
+    held(nightly, pid=None, age_s=300.0)
+    assert len(judge(nightly)) == 1
+    assert steps(nightly) == []
+
+
+def test_evidence_recorded_before_there_were_jobs_is_still_read(evidence: dict[str, Any]) -> None:
+    del evidence["locks"], evidence["reports"]
+    assert judge(evidence) == []

@@ -13,6 +13,9 @@ Collecting is dumb: it says what is there, never what it means. Schema 1 of the 
     configs    name → {ok, message, file}: the service's own test of its configuration
     names      name → addresses it resolves to now, in order; none when it does not
     disks      mount → {free_bytes, size_bytes, free_inodes, inodes}
+    locks      path → {present, pid, alive, age_s, owner_age_s}: files that hold their owner's PID, null: it names none;
+               age_s since it was written; owner_age_s of the process that has this PID now, null when none has
+    reports    unit → {state, at, result, status, log}: what a job left about its last run; no report, no entry
     abandoned  [{pid, age_s, command}]: processes of logins that no longer exist
     errors     last lines of priority err and worse since boot
     unseen     [{source, why}]: what could not be read
@@ -21,6 +24,7 @@ Names are text: a byte that is no UTF-8 is written as \\xNN.
 """
 
 import grp
+import json
 import os
 import pwd
 import re
@@ -32,6 +36,7 @@ import time
 
 COMMAND_TIMEOUT_S = 5
 LINE_LIMIT = 300
+REPORT_LIMIT = 20000
 TREE_LIMIT = 20000
 WRONG_LIMIT = 50
 UNIT_LINES, ERROR_LINES = 20, 15
@@ -192,6 +197,59 @@ class Collector:
             "link": text(os.readlink(path)) if kind == "link" else "",
         }
 
+    def small_file(self, path, limit):
+        """Return the beginning of an ordinary file and when it was written; None, with a note if odd, without one."""
+        try:
+            # Neither a link is followed nor a pipe waited for.
+            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self.note(path, error.strerror)
+            return None
+        try:
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode):
+                self.note(path, "not an ordinary file")
+                return None
+            return os.read(handle, limit).decode(errors="replace"), status.st_mtime
+        finally:
+            os.close(handle)
+
+    def locks(self, subjects):
+        """Return of each lock file whether it stands, the PID in it, and the ages of both."""
+        found = {}
+        for path in (lock["path"] for subject in subjects for lock in subject.get("locks") or []):
+            seen = self.small_file(path, 64)
+            lock = {"present": seen is not None, "pid": None, "alive": False, "age_s": None, "owner_age_s": None}
+            if seen:
+                number = re.fullmatch(r"\s*([1-9][0-9]{0,9})\s*", seen[0])
+                lock["age_s"] = round(time.time() - seen[1], 1)
+                lock["pid"] = int(number[1]) if number else None
+                lock["owner_age_s"] = living_age_s(number[1]) if number else None
+                lock["alive"] = lock["owner_age_s"] is not None
+            found[path] = lock
+        return found
+
+    def reports(self, subjects):
+        """Return what jobs left about their last run; a job that succeeded left nothing."""
+        found = {}
+        units = (unit for subject in subjects for unit in subject.get("units") or [] if unit.get("report"))
+        for unit in units:
+            seen = self.small_file(unit["report"], REPORT_LIMIT)
+            if seen is None:
+                continue
+            try:
+                told = json.loads(seen[0])
+                found[unit["name"]] = {
+                    **{key: str(told[key])[:LINE_LIMIT] for key in ("state", "result", "status")},
+                    "at": float(told["at"]),
+                    "log": [str(line)[:LINE_LIMIT] for line in told["log"]][-8:],
+                }
+            except (ValueError, KeyError, TypeError) as error:
+                self.note(unit["report"], f"not a report: {error!r}")
+        return found
+
     def walk(self, tree):
         """Return directories and files below a tree whose modes lack bits they should have; follows no link."""
         wanted = {"directory": int(tree["directories"], 8), "file": int(tree["files"], 8)}
@@ -287,6 +345,16 @@ def age_s(pid):
     return round(time.clock_gettime(time.CLOCK_BOOTTIME) - started, 1)
 
 
+def living_age_s(pid):
+    """Return the age of a process in seconds; None when there is none, or only what its parent has not yet buried."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as handle:
+            state = handle.read().rsplit(")", 1)[1].split()[0]
+        return None if state in "ZX" else age_s(pid)
+    except (OSError, IndexError):
+        return None
+
+
 def name_of(database, number):
     """Return a user's or group's name, the number where there is none."""
     try:
@@ -302,22 +370,28 @@ def collect(subjects):
     mount_paths = [mount["path"] for subject in subjects for mount in subject.get("mounts") or []]
     paths = [item["path"] for subject in subjects for item in subject.get("paths") or []]
     trees = [tree for subject in subjects for tree in subject.get("trees") or []]
+    reports = collector.reports(subjects)
+    units = collector.units(unit_names)
+    # A job that started or ended while we looked would seem to be cut off: only what stood before and after is told.
+    again = collector.reports(subjects)
     return {
         "schema": SCHEMA,
         "host": socket.gethostname(),
         "at": round(time.time(), 3),
         "boot": collector.boot(),
         "subjects": subjects,
-        "units": collector.units(unit_names),
+        "units": units,
         "mounts": collector.mounts(subjects),
         "paths": {path: collector.describe(path) for path in paths},
         "trees": {tree["path"]: collector.walk(tree) for tree in trees},
         "configs": collector.configs(subjects),
         "names": collector.names(subjects),
+        "locks": collector.locks(subjects),
+        "reports": {name: told for name, told in again.items() if reports.get(name) == told},
         "disks": collector.disks(["/", *mount_paths]),
         "abandoned": collector.abandoned(),
         "errors": collector.errors(),
-        "unseen": collector.unseen,
+        "unseen": [item for number, item in enumerate(collector.unseen) if item not in collector.unseen[:number]],
     }
 
 

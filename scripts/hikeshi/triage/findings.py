@@ -39,13 +39,17 @@ _EFFECTS = {
 
 @dataclass(frozen=True)
 class Step:
-    """One repair step: `kind` disk (valid with the system off) or live. `args` are the step's own."""
+    """One repair step: `kind` disk (valid with the system off) or live. `args` are the step's own.
+
+    A `late` step leans on all that is mended before it, on whatever host: a job that reads another host's database.
+    """
 
     host: str
     role: str
     step: str
     kind: Literal["disk", "live"]
     args: Mapping[str, str] = field(default_factory=dict)
+    late: bool = False
 
     @property
     def key(self) -> tuple[str, str, str, str, tuple[tuple[str, str], ...]]:
@@ -63,8 +67,8 @@ class Step:
 class Finding:
     """A judgement on one host's evidence.
 
-    `subject` is what it is about (`unit:NAME`, `path:PATH`, `mount:PATH`, `config:NAME`); `id` is rule and subject;
-    `quote` is the evidence itself, as it was seen.
+    `subject` is what it is about (`unit:NAME`, `path:PATH`, `mount:PATH`, `config:NAME`, `lock:PATH`); `id` is rule and
+    subject; `quote` is the evidence itself, as it was seen.
     """
 
     rule: str
@@ -83,7 +87,13 @@ class Finding:
 
 def effect_of_down(subject: Evidence) -> Effect:
     """Return what it means that a subject's service is down: ssh, say, serves the operators and not the customers."""
-    return Effect.CANNOT_BE_REPAIRED if subject.get("serves") == "operators" else Effect.CANNOT_BUY
+    others = {"operators": Effect.CANNOT_BE_REPAIRED, "back_office": Effect.UNTIDY}
+    return others.get(subject.get("serves", "customers"), Effect.CANNOT_BUY)
+
+
+def effect_of_risk(subject: Evidence) -> Effect:
+    """Return what it means that a subject's service still does its work, but not for long."""
+    return Effect.UNTIDY if subject.get("serves") == "back_office" else Effect.WILL_BREAK
 
 
 Rule = Callable[[Evidence], Iterator[Finding]]

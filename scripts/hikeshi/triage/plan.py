@@ -16,26 +16,26 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """Disk steps first, then live ones; a plan with no steps mends nothing."""
+    """Disk steps first, then live ones, then the late ones; a plan with no steps mends nothing."""
 
     steps: tuple[Planned, ...]
 
     def extra_variables(self) -> dict[str, object]:
         """Return the plan as variables of playbooks/recover-site.yml: kind → host → list of steps."""
-        wanted: dict[str, dict[str, list[dict[str, object]]]] = {"disk": {}, "live": {}}
+        wanted: dict[str, dict[str, list[dict[str, object]]]] = {"disk": {}, "live": {}, "late": {}}
         for number, planned in enumerate(self.steps):
             step = planned.step
             data: dict[str, object] = {"number": number, "role": step.role, "step": step.step, "args": dict(step.args)}
-            wanted[step.kind].setdefault(step.host, []).append(data)
-        return {"recover_site_disk_steps": wanted["disk"], "recover_site_live_steps": wanted["live"]}
+            wanted["late" if step.late else step.kind].setdefault(step.host, []).append(data)
+        return {f"recover_site_{kind}_steps": steps for kind, steps in wanted.items()}
 
 
 def make(findings: Sequence[Finding], evidence: Mapping[str, Evidence]) -> Plan:
     """Order the remedies of all findings, each step once.
 
-    Disk before live. Within each: hosts by name; a role's own steps (which put a file back) before the general ones
-    (which enable, start or set modes on it); general ones in the order in which the site is built, because a later
-    role's service needs the earlier one's; paths from the top of the tree down.
+    Disk before live, and late ones last. Within each: hosts by name; a role's own steps (which put a file back) before
+    the general ones (which enable, start or set modes on it); general ones in the order in which the site is built,
+    because a later role's service needs the earlier one's; paths from the top of the tree down.
     """
     causes: dict[object, list[Finding]] = {}
     steps: dict[object, Step] = {}
@@ -52,6 +52,7 @@ def make(findings: Sequence[Finding], evidence: Mapping[str, Evidence]) -> Plan:
         general = step.role == "host_base"
         return (
             step.kind != "disk",
+            step.late,
             step.host,
             # A live step of a role's own (reload) comes where its unit would: after the services it needs.
             general if step.kind == "disk" else False,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from hikeshi.triage.findings import Effect, Evidence, Finding, Step, effect_of_down
+from hikeshi.triage.findings import Effect, Evidence, Finding, Step, effect_of_down, effect_of_risk
 
 
 def find(evidence: Evidence) -> Iterator[Finding]:
@@ -13,7 +13,8 @@ def find(evidence: Evidence) -> Iterator[Finding]:
     host = evidence["host"]
     unmounted = [path for path, mount in evidence["mounts"].items() if not mount["mounted"]]
     for subject in evidence["subjects"]:
-        units = [unit["name"] for unit in subject.get("units") or []]
+        # A job is not started because a file of it came back: it waits for its time.
+        units = [unit["name"] for unit in subject.get("units") or [] if not unit.get("oneshot")]
         for wanted in subject.get("paths") or []:
             path = wanted["path"]
             seen = evidence["paths"].get(path)
@@ -29,7 +30,7 @@ def find(evidence: Evidence) -> Iterator[Finding]:
                     rule="path_missing",
                     host=host,
                     subject=f"path:{path}",
-                    effect=effect_of_down(subject) if _any_down(evidence, units) else Effect.WILL_BREAK,
+                    effect=effect_of_down(subject) if _any_down(evidence, units) else effect_of_risk(subject),
                     cause=f"{path} of role {subject['role']} is missing",
                     quote=f"{path}: no such file or directory",
                     remedy=(Step(host, subject["role"], wanted["restore_step"], "disk"), *starts),
@@ -39,7 +40,8 @@ def find(evidence: Evidence) -> Iterator[Finding]:
                 key: wanted[key] for key in ("mode", "owner", "group") if key in wanted and seen.get(key) != wanted[key]
             }
             if wrong and seen["kind"] in ("file", "directory"):
-                effect = Effect.WILL_BREAK if subject.get("serves") == "operators" else Effect.CANNOT_SEE
+                for_customers = subject.get("serves", "customers") == "customers"
+                effect = Effect.CANNOT_SEE if for_customers else effect_of_risk(subject)
                 yield _wrong(host, path, wrong, f"{seen['mode']} {seen['owner']}:{seen['group']}", effect)
         for tree in subject.get("trees") or []:
             listed = {item["path"] for item in subject.get("paths") or []}

@@ -3,13 +3,14 @@
 import re
 from collections.abc import Iterator
 
-from hikeshi.triage.findings import Effect, Evidence, Finding, Step, effect_of_down
+from hikeshi.triage.findings import Effect, Evidence, Finding, Step, effect_of_down, effect_of_risk
 
 
 def find(evidence: Evidence) -> Iterator[Finding]:
     """Compare each unit a role owns with what systemd says of it.
 
     A missing or masked unit file of a role's own is written again by that role; everything else is systemd's business.
+    One that runs and ends need not be active: job_failed judges how it ended.
     """
     host = evidence["host"]
     for subject in evidence["subjects"]:
@@ -20,7 +21,7 @@ def find(evidence: Evidence) -> Iterator[Finding]:
                 continue
             lost = seen["load"] in ("masked", "not-found", "bad-setting", "error")
             disabled = bool(unit.get("enabled")) and seen["enabled"] not in ("enabled", "static", "enabled-runtime")
-            down = seen["active"] != "active"
+            down = seen["active"] != "active" and not unit.get("oneshot")
             if not (lost or disabled or down):
                 continue
             remedy: list[Step] = []
@@ -28,7 +29,7 @@ def find(evidence: Evidence) -> Iterator[Finding]:
                 remedy.append(Step(host, subject["role"], unit["restore_step"], "disk"))
             if lost or disabled:
                 remedy.append(Step(host, "host_base", "unit_enable", "disk", {"unit": name}))
-            if lost or down:
+            if (lost or down) and not unit.get("oneshot"):
                 remedy.append(Step(host, "host_base", "unit_start", "live", {"unit": name}))
             state = "is " + " and ".join(
                 words
@@ -44,7 +45,7 @@ def find(evidence: Evidence) -> Iterator[Finding]:
                 rule="unit_down",
                 host=host,
                 subject=f"unit:{name}",
-                effect=worst if down else Effect.WILL_BREAK,
+                effect=worst if down else effect_of_risk(subject),
                 cause=f"{name} {state}" + (f"; {mounting[name]} is not mounted" if name in mounting and down else ""),
                 quote=f"{seen['load']}, {seen['enabled'] or 'no unit file'}, {seen['active']} ({seen['result'] or '-'})"
                 + _last_words(seen["log"]),
