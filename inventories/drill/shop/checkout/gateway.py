@@ -62,9 +62,12 @@ def hold(method: str, amount: int, order_number: str) -> str:
 
 
 def take(payment: str) -> None:
-    """Take the money that is held."""
+    """Take the money that is held; nothing, where it was taken already and nobody was left to write that down."""
     with _errors():
-        _client().v1.payment_intents.capture(payment)
+        payments = _client().v1.payment_intents
+        taken = payments.retrieve(payment).status == "succeeded"
+        if not taken and payments.capture(payment).status != "succeeded":
+            raise PaymentError(f"{payment} cannot be taken any more")
 
 
 def free(payment: str) -> None:
