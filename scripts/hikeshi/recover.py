@@ -140,7 +140,7 @@ def wait_for_abandoned(site: Site, evidence: Mapping[str, Mapping[str, Any]]) ->
 
 def mend(site: Site, plan: Plan, *, check: bool) -> list[Mended]:
     """Carry out a plan in one play; return what each step did."""
-    # One play takes a host's disk steps, then its live steps: the marker's number is the step's place in the plan.
+    # One play takes a host's disk steps, then its live steps: they say which step of the plan begins.
     variables = plan.extra_variables()
     windows: dict[int, list[Event]] = {}
     current: dict[str, int] = {}
@@ -148,8 +148,8 @@ def mend(site: Site, plan: Plan, *, check: bool) -> list[Mended]:
     with screen.run_progress(f"mending: {len(plan.steps)} steps") as progress:
 
         def listen(event: Event) -> None:
-            if event.marker and current.get(event.host) != int(event.marker):
-                number = current[event.host] = int(event.marker)
+            if event.step is not None and current.get(event.host) != event.step:
+                number = current[event.host] = event.step
                 screen.step_line(number + 1, len(plan.steps), plan.steps[number].step)
             if event.host in current:
                 windows.setdefault(current[event.host], []).append(event)

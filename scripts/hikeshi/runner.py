@@ -35,7 +35,7 @@ class Event:
     seconds: float = 0.0
     message: str = ""
     at: str = ""  # UTC, ISO 8601
-    marker: str = ""  # what a debug task said: recover-site.yml marks the start of each step so
+    step: int | None = None  # of the plan, where recover-site.yml says that it takes the next one
     data: dict[str, Any] = field(default_factory=dict)
 
 
@@ -85,6 +85,8 @@ _OUTCOMES: dict[str, Outcome] = {
 _PREFIX = "hikeshi-run-"
 # A variable is missing or of the wrong kind: the site's data must be mended, not the host.
 _INPUT_IS_WRONG = re.compile(r"' is undefined|Validation of arguments failed")
+# As playbooks/tasks/repair.yml says it; a role's own `debug` says something else.
+_STEP = re.compile(r"hikeshi: step ([0-9]+) of the plan")
 _DEBUG = ("debug", "ansible.builtin.debug")
 
 
@@ -123,6 +125,7 @@ def _event(raw: dict[str, Any]) -> Event | None:
     result = data.get("res") or {}
     if outcome == "ok" and result.get("changed"):
         outcome = "changed"
+    told = _STEP.fullmatch(str(result.get("msg", ""))) if data.get("task_action") in _DEBUG else None
     return Event(
         host=data["host"],
         role=str(data.get("role") or ""),
@@ -131,7 +134,7 @@ def _event(raw: dict[str, Any]) -> Event | None:
         seconds=float(data.get("duration") or 0.0),
         message=_message(result) if outcome in ("failed", "unreachable") else "",
         at=str(raw.get("created") or ""),
-        marker=str(result.get("msg", "")) if data.get("task_action") in _DEBUG and outcome == "ok" else "",
+        step=int(told[1]) if told else None,
         data=result.get("hikeshi") or {} if isinstance(result, dict) else {},
     )
 
