@@ -163,6 +163,7 @@ def show_recovery(done: recover.Recovery, *, plan_only: bool, check: bool) -> No
         screen.out.print("[bold]plan[/bold]")
         screen.plan_table(done.proposed)
         screen.probe_table(done.before)
+        screen.kept_lines(done.kept)
         return
     if check:
         screen.out.print("[bold]steps, none of them taken (--check)[/bold]")
@@ -182,6 +183,7 @@ def show_recovery(done: recover.Recovery, *, plan_only: bool, check: bool) -> No
         screen.findings_table(done.left)
     if done.after:
         screen.probe_table(done.after)
+    screen.kept_lines(done.kept)
     verdict = "[bold green]healthy[/bold green]" if done.healthy else "[bold red]not healthy[/bold red]"
     blind = f"; {len(done.unseen)} things could not be looked at" if done.unseen else ""
     screen.out.print(f"{verdict} after {done.seconds:.0f} s; {done.changed} changes{blind}")
@@ -246,7 +248,7 @@ def drill_break(
         list[str] | None, typer.Argument(help="Faults; every one of the scenario when none is named.")
     ] = None,
     seed: SeedOption = None,
-    reboot: Annotated[bool, typer.Option(help="Restart the broken host afterwards, as the platform did.")] = True,
+    reboot: Annotated[bool, typer.Option(help="Restart web1 afterwards, as the platform did.")] = True,
 ) -> None:
     """Break the practice site."""
     from hikeshi.drill import practice

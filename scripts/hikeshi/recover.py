@@ -12,8 +12,10 @@ from hikeshi.errors import HikeshiError, RefusedError, UnreachableError
 from hikeshi.probes import ProbeResult
 from hikeshi.runner import Event, RunResult
 from hikeshi.site import Site
+from hikeshi.triage import additions
 from hikeshi.triage import findings as triage
 from hikeshi.triage import plan as planning
+from hikeshi.triage.additions import Addition
 from hikeshi.triage.findings import Finding
 from hikeshi.triage.plan import Plan, Planned
 
@@ -47,6 +49,7 @@ class Recovery:
     converged_changes: int = 0
     left: list[Finding] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
+    kept: list[Addition] = field(default_factory=list)  # what people added, and stands as it stood
     after: list[ProbeResult] = field(default_factory=list)
     next_look: str = ""  # where a person looks next when it is not healthy
 
@@ -88,6 +91,7 @@ class Recovery:
             ],
             "left": [finding_data(item) for item in self.left],
             "unseen": self.unseen,
+            "kept": [asdict(item) for item in self.kept],
             "probes_after": [asdict(item) for item in self.after],
         }
 
@@ -214,8 +218,7 @@ def recover(
         screen.say("[bold]looking as a customer[/bold]")
         done.before = probes.run(site, "customer", report=screen.probe_line)
         evidence = wait_for_abandoned(site, look(site))
-        done.found = found = triage.judge(evidence)
-        done.unseen = triage.unreadable(evidence)
+        done.found = found = _judge(done, evidence)
         for finding in found:
             screen.finding_line(finding)
         plan = done.proposed = planning.make(found, evidence)
@@ -239,6 +242,12 @@ def recover(
     done.seconds = time.monotonic() - began
     done.next_look = _next_look(site, done)
     return done
+
+
+def _judge(done: Recovery, evidence: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
+    """Return the findings on fresh evidence, and note what it could not show and what people added."""
+    done.unseen, done.kept = triage.unreadable(evidence), additions.find(evidence)
+    return triage.judge(evidence)
 
 
 def _next_look(site: Site, done: Recovery) -> str:
@@ -266,7 +275,7 @@ def _mend_in_rounds(site: Site, done: Recovery, evidence: Mapping[str, Mapping[s
         if check:
             break
         evidence = look(site)
-        found, done.unseen = triage.judge(evidence), triage.unreadable(evidence)
+        found = _judge(done, evidence)
         known = {(finding.host, finding.id) for finding in done.found}
         new = [finding for finding in found if (finding.host, finding.id) not in known]
         for finding in new:
@@ -285,5 +294,4 @@ def _converge(site: Site, done: Recovery) -> None:
     done.converged_changes = sum(result.changed.values())
     if not result.ok:
         explain(site, result, f"hikeshi build --site {site.name}")
-    evidence = look(site)
-    done.left, done.unseen = triage.judge(evidence), triage.unreadable(evidence)
+    done.left = _judge(done, look(site))

@@ -19,9 +19,11 @@ from hikeshi.site import Site
 from hikeshi.surge import LATE_S, Surge
 from hikeshi.surge import Step as SurgeStep
 from hikeshi.text import printable
+from hikeshi.triage.additions import Addition
 from hikeshi.triage.findings import Finding, Step
 from hikeshi.triage.plan import Plan
 
+KEPT_LINES = 12  # of what people added; all of it stands in --json
 PIPE_WIDTH = 240  # a table that is piped or kept is searched, not looked at: nothing in it may be folded
 out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH, soft_wrap=not sys.stdout.isatty())
 err = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
@@ -175,6 +177,17 @@ def plan_table(plan: Plan) -> None:
             str(number), safe(planned.step.host), planned.step.kind, safe(planned.step.words, 300), safe(why, 400)
         )
     out.print(table)
+
+
+def kept_lines(kept: Sequence[Addition]) -> None:
+    """Print what people added, and recovery leaves as it is."""
+    if not kept:
+        return
+    out.print("[bold]kept as they are[/bold]")
+    for item in kept[:KEPT_LINES]:
+        out.print(f"  {safe(item.host)} · {safe(item.subject, 200)} · {safe(item.words, 300)}")
+    if len(kept) > KEPT_LINES:
+        out.print(f"  … and {len(kept) - KEPT_LINES} more; --json names them all")
 
 
 def failure(site: Site, result: RunResult, log: Sequence[str], next_command: str) -> None:

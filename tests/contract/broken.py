@@ -14,7 +14,14 @@ RECORDED: Evidence = json.loads((ROOT / "tests" / "unit" / "evidence" / "web1.js
 # What the least a role must be given would not show: a job with everything that can be wrong with one.
 JOB = {"name": "nightly", "description": "A job", "schedule": "daily", "user": "nightly", "command": "/bin/true"}
 MORE = {"catch_up": True, "catch_up_why": "it may", "directory": "/srv/nightly", "lock": "/srv/nightly/lock"}
-INPUTS: dict[str, dict[str, Any]] = {"batch_jobs": {"batch_jobs_jobs": [{**JOB, **MORE}]}}
+ANSWERS = {"answers": True, "code": 0, "message": "", "connections": 2, "idle": 1, "crashed": []}
+# And a link to the pictures, and a shop that logs in at a database.
+LOGIN = {key: f"SHOP_DATABASE_{key.upper()}" for key in ("user", "password", "name", "socket")}
+INPUTS: dict[str, dict[str, Any]] = {
+    "batch_jobs": {"batch_jobs_jobs": [{**JOB, **MORE}]},
+    "image_server": {"image_server_link": "/srv/shop/pictures"},
+    "checkout_service": {"checkout_service_database": LOGIN},
+}
 
 
 def healthy(role: str) -> Evidence:
@@ -27,7 +34,12 @@ def healthy(role: str) -> Evidence:
         for item in subject["units"]
     }
     lock = {"present": False, "pid": None, "alive": False, "age_s": None, "owner_age_s": None}
-    paths = {item["path"]: {"kind": "file", "size": 1, "link": "", **item} for item in subject["paths"]}
+    paths = {
+        item["path"]: {"kind": "link" if "link" in item else "file", "size": 1, "link": "", **item}
+        for item in subject["paths"]
+    }
+    places = subject.get("logs") or []
+    room = {"size_bytes": 90 << 20, "free_bytes": 60 << 20, "inodes": 24000, "free_inodes": 23900}
     tests = [subject["config_test"]] if subject["config_test"] else []
     return {
         **copy.deepcopy(RECORDED),
@@ -38,7 +50,19 @@ def healthy(role: str) -> Evidence:
         "trees": {item["path"]: {"seen": 0, "wrong": [], "complete": True} for item in subject.get("trees") or []},
         "names": {item["name"]: list(item["addresses"]) for item in subject.get("names") or []},
         "locks": {item["path"]: dict(lock) for item in subject.get("locks") or []},
+        "disks": {**copy.deepcopy(RECORDED["disks"]), **{place["directory"]: dict(room) for place in places}},
+        "logs": {
+            place["directory"]: {"mount": place["directory"], "keep_mount": "/", "old_bytes": 9 << 20, "old": []}
+            for place in places
+        },
+        "deleted": [],
         "configs": {words.split()[0]: {"ok": True, "message": "", "file": ""} for words in tests},
+        "databases": {
+            item["socket"]: {**ANSWERS, "most": item["connections"]} for item in [subject.get("database")] if item
+        },
+        "logins": {
+            item["environment"]: {"ok": True, "code": 0, "message": ""} for item in [subject.get("login")] if item
+        },
     }
 
 
@@ -52,7 +76,11 @@ def broken(evidence: Evidence) -> Iterator[tuple[str, Evidence]]:
         wrongs += [("units", name, {"enabled": "disabled", "active": state}) for state in ("active", "inactive")]
     for path in evidence["paths"]:
         wrongs += [("paths", path, change) for change in ({"mode": "0000"}, {"owner": "nobody"}, {"group": "nogroup"})]
-        wrongs.append(("paths", path, {"kind": "missing"}))
+        wrongs.append(("paths", path, {"kind": "missing", "link": ""}))
+        wrongs += [
+            ("paths", path, {"kind": "link", "link": "/nowhere"}),
+            ("paths", path, {"kind": "directory", "link": ""}),
+        ]
     for path in evidence["mounts"]:
         wrongs.append(("mounts", path, {"mounted": False}))
     for path in evidence["trees"]:
@@ -65,11 +93,24 @@ def broken(evidence: Evidence) -> Iterator[tuple[str, Evidence]]:
     for name in evidence["configs"]:
         for file in ("", "/etc/elsewhere.conf"):
             wrongs.append(("configs", name, {"ok": False, "message": f"refused in {file}:1", "file": file}))
+    for place, seen in evidence.get("databases", {}).items():
+        wrongs += [("databases", place, {"connections": seen["most"]}), ("databases", place, {"most": 3})]
+        wrongs.append(("databases", place, {"answers": False, "code": 1040, "most": 0}))
+        wrongs += [("databases", place, {"crashed": [{"table": name, "words": "145"}]}) for name in ("a.b", "a.`b")]
+    for path in evidence.get("logins", {}):
+        wrongs += [("logins", path, {"ok": False, "code": code}) for code in (0, 1044, 1045, 1698, 2002)]
     for name in evidence["names"]:
         for seen in ([], ["192.0.2.99"]):
             worse = copy.deepcopy(evidence)
             worse["names"][name] = seen
             yield f"{name} resolves to {seen}", worse
+    for place in [place for subject in evidence["subjects"] for place in subject.get("logs") or []]:
+        log = {"pid": 41, "unit": place["unit"], "path": f"{place['directory']}/x.log", "mount": place["directory"]}
+        for size in (0, 4 << 20, 40 << 20):
+            worse = copy.deepcopy(evidence)
+            worse["disks"][place["directory"]]["free_bytes"] = 0
+            worse["deleted"] = [{**log, "bytes": size}] if size else []
+            yield f"{place['directory']} is full, {size} bytes of deleted logs", worse
     for room, name, change in wrongs:
         worse = copy.deepcopy(evidence)
         worse[room][name].update(change)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.parsing.dataloader import DataLoader
 
 from hikeshi.drill import faults
 from tests.contract.project import ROLES, ROOT, load
@@ -16,7 +17,11 @@ DRILL = ROOT / "inventories" / "drill"
 CATALOGUE = faults.catalogue()
 SEEDS = range(50)
 # Operation → what else it needs; roles/fault_injection/library/inject_fault.py.
-OPERATIONS = {"remove": set(), "link": {"to"}, "chmod": {"mode"}, "write": {"text"}, "append": {"text"}, "move": {"to"}}
+OPERATIONS = {
+    "remove": set(), "link": {"to"}, "chmod": {"mode"}, "write": {"text"}, "append": {"text"}, "move": {"to"},
+    "cut": {"match"}, "kill": set(), "start": set(), "sql": set(), "hold": {"unit"}, "fill": {"leave"},
+}  # fmt: skip
+WITHOUT_PATH = {"kill", "start", "sql"}
 
 each_fault = pytest.mark.parametrize("name", CATALOGUE)
 
@@ -67,14 +72,18 @@ def test_operations_are_those_of_the_injector(name: str) -> None:
             (kind,) = kinds
             rest = operation.keys() - kinds
             assert rest == OPERATIONS[kind], f"{FILE}, {name}: {kind} needs {OPERATIONS[kind]}, {operation} has {rest}"
-            paths = [operation[kind], operation.get("to", "/")]
+            paths = [] if kind in WITHOUT_PATH else [operation[kind]]
+            paths += [operation["to"]] if kind == "move" else []  # a link may lead to a name beside it
             assert all(re.fullmatch(r"(/[\w.+@:\\-]+)+|/", path) for path in paths), f"{FILE}, {name}: odd path {paths}"
             assert kind != "chmod" or re.fullmatch("[0-7]{4}", operation["mode"]), f"{FILE}, {name}: {operation}"
+            unit = operation[kind] if kind in ("kill", "start") else operation.get("unit", "any.service")
+            assert re.fullmatch(r"[\w@:.-]+\.service", unit), f"{FILE}, {name}: {unit} is no service"
+            assert re.compile(operation.get("match", "")), f"{FILE}, {name}: {operation}"
 
 
 def test_operations_are_known_to_the_injector() -> None:
     source = (ROOT / "roles" / "fault_injection" / "library" / "inject_fault.py").read_text()
-    documented = re.findall(r"^    (\w+): PATH", source, re.MULTILINE)
+    documented = re.findall(r"^    (\w+): (?:PATH|UNIT|STATEMENT)", source, re.MULTILINE)
     assert set(documented) == set(OPERATIONS), "bring OPERATIONS in tests/contract/test_faults.py up to date"
 
 
@@ -82,25 +91,43 @@ def test_operations_are_known_to_the_injector() -> None:
 def test_probe_and_host_exist(name: str) -> None:
     fault = CATALOGUE[name]
     probes = [probe["id"] for probe in load(DRILL / "probes.yml")["probes"]]
-    assert fault.probe in probes, f"{FILE}, {name}: probe {fault.probe} is none of probes.yml: {probes}"
+    assert fault.probe in ("", *probes), f"{FILE}, {name}: probe {fault.probe} is none of probes.yml: {probes}"
     hosts = load(DRILL / "containers.yml")["instances"]
     assert fault.host in hosts, f"{FILE}, {name}: host {fault.host} is none of containers.yml: {list(hosts)}"
+
+
+def practice_variables() -> dict[str, Any]:
+    """Return the variables of the practice site, of all groups together; what `drill up` would add is made up."""
+    files = sorted(DRILL.glob("group_vars/*/*.yml"))
+    made_up = {name: "made-up" for path in files for name in re.findall(r"\bsecret_\w+", path.read_text())}
+    host = {"practice_ipv4": "192.0.2.1", "practice_ipv6": "2001:db8::1"}
+    hosts = dict.fromkeys(load(DRILL / "containers.yml")["instances"], host)
+    found = {"playbook_dir": str(ROOT / "playbooks"), "site_private": "/srv/site", "hostvars": hosts, **host, **made_up}
+    for path in files:
+        found |= DataLoader().load_from_file(str(path), trusted_as_template=True)
+    return found
 
 
 def owned() -> set[str]:
     """Return every subject that a finding on something a role owns can have."""
     found: set[str] = set()
+    variables = practice_variables()
     for role in ROLES:
         if f"__{role.name}_subject" in role.variables:
-            given: dict[str, Any] = {}  # names of jobs are the practice site's
-            for path in DRILL.glob(f"group_vars/*/{role.name}.yml"):
-                given |= {name: item for name, item in load(path).items() if name.endswith("_jobs")}
-            subject = value(role.name, f"__{role.name}_subject", **given)
+            subject = value(role.name, f"__{role.name}_subject", **variables)
             found |= {f"lock:{item['path']}" for item in subject.get("locks") or []}
+            found |= {f"name:{item['name']}" for item in subject.get("names") or []}
             found |= {f"unit:{item['name']}" for item in subject["units"]}
             found |= {f"path:{item['path']}" for item in subject["paths"]}
             found |= {f"mount:{item['path']}" for item in subject["mounts"]}
             found |= {f"config:{subject['config_test'].split()[0]}"} if subject["config_test"] else set()
+            found |= {f"disk:{item['directory']}" for item in subject.get("logs") or []}
+            if subject.get("login"):
+                found.add(f"login:{subject['login']['environment']}")
+            if subject.get("database"):
+                found.add(f"connections:{subject['units'][0]['name']}")
+                # Which tables it has is the shop's business: the database is enough.
+                found |= {f"table:{item['name']}" for item in variables["database_databases"]}
     return found
 
 
@@ -110,10 +137,9 @@ def test_subjects_can_be_found_by_a_rule(name: str) -> None:
     for fault in chosen(name):
         assert fault.subjects, f"{FILE}, {name}: without subjects the score can never join it with a repair"
         for subject in fault.subjects:
-            assert re.match(r"(unit|path|config|mount|lock):\S", subject), (
-                f"{FILE}, {name}: subject {subject} must look like unit:NAME, or path:, config:, mount:, lock:PATH"
-            )
-            assert subject in known, (
+            assert re.match(r"[a-z]+:\S", subject), f"{FILE}, {name}: {subject} must look like unit:NAME or path:PATH"
+            whole = subject.split(".")[0] if subject.startswith("table:") else subject
+            assert whole in known, (
                 f"{FILE}, {name}: no role's __<role>_subject has {subject}, so no evidence is collected about it"
             )
 
@@ -124,5 +150,12 @@ def test_scenarios_name_known_faults(path: Path) -> None:
     unknown = [name for name in scenario["faults"] if name not in CATALOGUE]
     assert not unknown, f"{path.name}: {unknown} is not in {FILE}"
     assert scenario["faults"], f"{path.name}: a scenario without faults is no drill"
+    assert faults.compatible(scenario["faults"]), f"{path.name}: some of these faults exclude others, see {FILE}"
     hosts = load(DRILL / "containers.yml")["instances"]
     assert scenario.get("reboot") in (None, *hosts), f"{path.name}: reboot names no host of containers.yml"
+
+
+@each_fault
+def test_excluded_faults_exist(name: str) -> None:
+    unknown = [other for other in CATALOGUE[name].excludes if other not in CATALOGUE]
+    assert not unknown, f"{FILE}, {name}: excludes {unknown}, which is no fault"

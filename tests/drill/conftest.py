@@ -65,12 +65,13 @@ def red(probes: list[dict[str, Any]]) -> set[str]:
 
 
 def reboot(host: str = "web1") -> None:
-    """Restart a host as the platform does."""
+    """Restart a host as the platform does, and wait until everything on it has started or given up."""
     from hikeshi.drill import containers
 
     state = containers.load_state()
     assert state
     containers.reboot(state, host)
+    ssh(host, "timeout 50 systemctl is-system-running --wait || true")
 
 
 @pytest.fixture(scope="session")

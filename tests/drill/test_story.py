@@ -1,16 +1,26 @@
-"""The story: a seeded fault, a real reboot, the right probe red, recovery, green; and all of it at once."""
+"""The story: seeded faults, a real reboot, the right probe red, recovery, green; alone, in threes, and the whole night.
 
+In threes customers come all the while, and an administrator has made three changes of his own before.
+"""
+
+import itertools
 import os
+import random
+import time
 
 import pytest
-import yaml
 
-from hikeshi.site import PROJECT
-from tests.drill.conftest import hikeshi, reboot, red
+from hikeshi.drill import containers, customers, faults, ledger
+from hikeshi.drill.practice import DEFAULT_SCENARIO, scenario
+from hikeshi.site import load
+from tests.drill.administrator import Administrator
+from tests.drill.conftest import Done, hikeshi, reboot, red, ssh
 
-FAULTS = yaml.safe_load((PROJECT / "inventories/drill/faults.yml").read_text())["faults"]
-# Each fault alone with three seeds is half an hour; the ordinary run takes one seed of each in two halves, by seed.
-SEEDS = 3 if os.environ.get("HIKESHI_TEST_ALL") else 1
+FAULTS = faults.catalogue()
+# Each fault alone with three seeds takes more than an hour; the ordinary run takes a third of them, with one seed.
+ALL = bool(os.environ.get("HIKESHI_TEST_ALL"))
+SEEDS, THREES, PART = (3, 10, 1) if ALL else (1, 2, 3)
+# What the probe that turns red says; a fault that no customer notices has neither.
 WHY = {
     "images-not-mounted": "404",
     "images-unreadable": "40",  # 403 where the file is seen and refused, 404 where the way to it is closed
@@ -18,43 +28,141 @@ WHY = {
     "checkout-disabled": "503",
     "environment-lost": "503",
     "nginx-include-broken": "503",
+    "gateway-name-gone": "Preview order",  # the page asks for the card again, and never comes to the preview
+    "image-link-dangling": "404",
+    "runtime-directory-lost": "503",
+    "sessions-crashed": "500",
+    "database-password-changed": "503",
+    "connections-used-up": "503",
+    "nginx-host-not-found": "503",
 }
+EXPORTS = "/srv/orders-export"
+
+
+def possible() -> list[str]:
+    """Return the faults that can be made on this machine."""
+    state = containers.load_state()
+    assert state
+    return sorted(name for name, fault in FAULTS.items() if not (fault.small_disk and state.no_small_disks))
+
+
+def unchanged(why: str) -> None:
+    """Recover again: there must be nothing to do."""
+    again = hikeshi("recover", "--yes", "--json")
+    assert (again.status, again.data["changed"], again.data["findings"]) == (0, 0, []), f"{why}\n{again.err}"
+
+
+def recovered() -> Done:
+    """Recover, and do it again."""
+    first = hikeshi("recover", "--yes", "--json")
+    assert first.status == 0, first.err
+    assert first.data["healthy"]
+    unchanged("a second recovery must find nothing")
+    return first
 
 
 @pytest.mark.parametrize("number", range(SEEDS))
 @pytest.mark.parametrize("name", sorted(FAULTS))
 def test_each_fault_alone(whole: object, seed: int, name: str, number: int) -> None:
-    if SEEDS == 1 and (sorted(FAULTS).index(name) + seed) % 2:
-        pytest.skip("the other half this time; scripts/test --all takes every fault with three seeds")
+    if (sorted(FAULTS).index(name) + seed) % PART:
+        pytest.skip("another third this time; scripts/test --all takes every fault with three seeds")
+    if name not in possible():
+        pytest.skip("this machine gives no small disk that could be filled")
     broken = hikeshi("drill", "break", name, "--seed", str(seed + number))
     assert broken.status == 0, broken.err
 
     before = hikeshi("probe", "--json")
-    assert before.status == 1
-    assert FAULTS[name]["probe"] in red(before.data)
-    seen = next(item["seen"] for item in before.data if item["id"] == FAULTS[name]["probe"])
-    assert WHY[name] in seen
+    if FAULTS[name].probe:
+        assert before.status == 1
+        assert FAULTS[name].probe in red(before.data)
+        seen = next(item["seen"] for item in before.data if item["id"] == FAULTS[name].probe)
+        assert WHY.get(name, "") in seen
+    else:
+        assert before.status == 0, "no customer should notice this"
+        subjects = {item["subject"] for item in hikeshi("recover", "--plan", "--json").data["findings"]}
+        assert subjects & set(faults.choose(name, seed + number).subjects)
 
-    first = hikeshi("recover", "--yes", "--json")
-    assert first.status == 0, first.err
-    assert first.data["healthy"]
+    first = recovered()
     assert not first.data["converged"], "the plan's steps should be enough for a fault that a rule knows"
 
-    second = hikeshi("recover", "--yes", "--json")
-    assert (second.status, second.data["changed"], second.data["findings"]) == (0, 0, [])
-
     reboot()
-    third = hikeshi("recover", "--yes", "--json")
-    assert (third.status, third.data["changed"], third.data["findings"]) == (0, 0, []), "a reboot must stay green"
+    unchanged("a reboot must stay green")
+    audited = hikeshi("drill", "audit", "--json")
+    assert audited.status == 0, audited.out
 
 
-def test_all_faults_at_once_unattended(whole: object, seed: int) -> None:
+def three(seed: int, number: int) -> list[str]:
+    """Draw three faults that can be made side by side."""
+    chance, names = random.Random(f"{seed}:{number}"), possible()
+    draws = (chance.sample(names, 3) for _ in itertools.count())
+    return next(drawn for drawn in draws if faults.compatible(drawn))
+
+
+def orders_on_screens() -> int:
+    """Return how many customers have seen an order's number so far."""
+    told = ssh("client1", f"grep -c '\"order\":' {customers.FOLDER}/truth.jsonl 2>/dev/null || true")
+    return int(told.strip() or 0)
+
+
+def wait_for_an_order() -> float:
+    """Wait until one more customer has bought; return when that was seen."""
+    before, deadline = orders_on_screens(), time.monotonic() + 60
+    while orders_on_screens() == before:
+        assert time.monotonic() < deadline, "no customer could buy within a minute"
+        time.sleep(1)
+    return time.time()
+
+
+@pytest.mark.parametrize("number", range(THREES))
+def test_three_faults_lose_no_order_and_no_work_of_others(whole: object, seed: int, number: int) -> None:
+    names, site = three(seed, number), load("drill")
+    print(f"seed {seed + number}: {', '.join(names)}")
+    with Administrator() as administrator:
+        customers.start(site, seed + number)
+        try:
+            bought_before = wait_for_an_order()
+            broken = hikeshi("drill", "break", *names, "--seed", str(seed + number))
+            assert broken.status == 0, broken.err
+            first = recovered()
+            administrator.finds_everything_as_it_was(first.data["kept"])
+            mended = time.time()
+            wait_for_an_order()
+            reboot()
+            unchanged("a reboot must stay green")
+            administrator.finds_everything_as_it_was(first.data["kept"])
+        finally:
+            truth = customers.stop(site)
+    times = [item["at"] for item in truth.orders]
+    assert min(times) < bought_before
+    assert max(times) > mended
+    assert ledger.audit(site, truth.order_numbers)[1] == []
+
+
+def test_job_that_a_stale_lock_stopped_is_made_up_for(whole: object, seed: int) -> None:
+    """Nobody notices by day: the export of yesterday is missing until the lock's dead owner is buried."""
+    failing = next(
+        number
+        for number in itertools.count(seed)
+        if any("start" in operation for operation in faults.choose("stale-lock", number).operations)
+    )
+    csv = f"orders-{ssh('batch1', 'date -d yesterday +%F').strip()}.csv"
+    ssh("batch1", f"rm -f {EXPORTS}/{csv}")
+    broken = hikeshi("drill", "break", "stale-lock", "--seed", str(failing), "--no-reboot")
+    assert broken.status == 0, broken.err
+    assert csv not in ssh("batch1", f"ls {EXPORTS}").split()
+    assert [item["step"] for item in recovered().data["steps"]] == ["stale_lock", "run_job"]
+    assert csv in (left := ssh("batch1", f"ls {EXPORTS}").split())
+    assert "export.lock" not in left
+
+
+def test_all_faults_of_the_night_at_once_unattended(whole: object, seed: int) -> None:
     played = hikeshi("drill", "--seed", str(seed), "--json")
     assert played.status == 0, played.err
     result = played.data
     assert red(result["probes_broken"])
     assert result["recovery"]["healthy"]
-    assert {row["fault"]: row["mended"] for row in result["faults"]} == dict.fromkeys(FAULTS, True)
+    wanted = dict.fromkeys(scenario(DEFAULT_SCENARIO).faults, True)
+    assert {row["fault"]: row["mended"] for row in result["faults"]} == wanted
     assert all(row["by"] for row in result["faults"])
 
     built = hikeshi("build", "--json")

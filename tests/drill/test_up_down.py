@@ -45,3 +45,4 @@ def test_down_leaves_nothing(whole: Path) -> None:
     assert hikeshi("recover", "--yes").status == 4
     assert hikeshi("drill", "down").status == 0
     assert hikeshi("drill", "up").status == 0
+    assert hikeshi("recover", "--plan", "--json").data["kept"] == [], "nobody has added anything to a new site"

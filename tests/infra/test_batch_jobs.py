@@ -5,8 +5,6 @@ import io
 import json
 import os
 import subprocess
-import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -14,10 +12,9 @@ from typing import Any
 import pytest
 from testinfra.host import Host
 
-from hikeshi.triage import findings, plan
-from tests.infra.asking import Apply, Mend, must, wait_until
+from hikeshi.triage import findings
+from tests.infra.asking import Apply, Mend, collected, judge, must, wait_until
 
-PROJECT = Path(__file__).resolve().parents[2]
 INSTANCE = Path(os.environ.get("MOLECULE_EPHEMERAL_DIRECTORY", "")).name
 EXPORT = "/srv/orders-export"
 LOCK = f"{EXPORT}/export.lock"
@@ -27,26 +24,17 @@ NOBODY = 4194303  # the kernel gives no such PID before four million others
 
 
 def look() -> dict[str, Any]:
-    """Return the evidence of the jobs as a recovery collects it."""
-    with tempfile.TemporaryDirectory() as folder:
-        to = Path(folder, "evidence.json")
-        result = subprocess.run(
-            [str(Path(sys.executable).with_name("ansible-playbook")), "--inventory=molecule/shared/inventory/hosts.yml",
-             f"--extra-vars={json.dumps({'evidence_to': str(to)})}", "molecule/batch_jobs/collect.yml"],
-            cwd=PROJECT, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert result.returncode == 0, result.stdout + result.stderr
-        evidence: dict[str, Any] = json.loads(to.read_text())["hikeshi"]
+    """Return the evidence of the jobs, of which nothing may be hidden."""
+    evidence = collected("batch_jobs")
     assert evidence["unseen"] == []
     return evidence
 
 
 def judged() -> tuple[list[str], list[findings.Step]]:
     """Return what is wrong with the host, and the steps that would mend it."""
-    evidence = look()
-    found = findings.judge({"instance": evidence})
+    found, steps = judge(look())
     assert all(item.effect is findings.Effect.UNTIDY for item in found), "no customer waits for a job"
-    return [item.id for item in found], [item.step for item in plan.make(found, {"instance": evidence}).steps]
+    return [item.id for item in found], steps
 
 
 def run(host: Host, job: str) -> int:

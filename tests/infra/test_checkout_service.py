@@ -10,6 +10,7 @@ from testinfra.host import Host
 from tests.infra.asking import Answer, Apply, Mend, must, wait_until
 
 ENVIRONMENT = "/etc/shop/checkout.env"
+KEPT = "/var/lib/hikeshi/kept"
 SOCKET = "/run/checkout/gunicorn.sock"
 ASK = """
 import base64, http.client, json, socket, sys
@@ -95,6 +96,40 @@ def test_lost_environment_file_is_mended(host: Host, apply: Apply, mend: Mend) -
     applied = apply("host_base", "repair-live", "unit_start", {"unit": "checkout.service"})
     assert applied.status == 0, applied.output
     assert ask(host, "/lb-health").status == 200
+
+
+@pytest.mark.at_rest
+def test_environment_file_with_another_password_is_mended_and_read(host: Host, mend: Mend) -> None:
+    must(host, f"systemctl restart checkout; rm -rf {KEPT}{ENVIRONMENT}*")
+    before = must(host, f"md5sum {ENVIRONMENT}").split()[0]
+    must(host, f"sed -i 's/^SHOP_DATABASE_PASSWORD=.*/SHOP_DATABASE_PASSWORD=\"hunter2\"/' {ENVIRONMENT}")
+    must(host, "systemctl restart checkout")
+    wait_until(lambda: ask(host, "/lb-health").status == 503)
+    mend("checkout_service", "disk", "environment_file")
+    assert must(host, f"md5sum {ENVIRONMENT}").split()[0] == before
+    assert must(host, f"stat --format='%a %U' {ENVIRONMENT} {KEPT}{ENVIRONMENT}").split("\n")[:2] == ["600 root"] * 2
+    assert "hunter2" in must(host, f"cat {KEPT}{ENVIRONMENT}")
+    assert ask(host, "/lb-health").status == 503, "a disk step restarted something"
+    mend("host_base", "live", "unit_restart", unit="checkout.service", newer=ENVIRONMENT)
+    wait_until(lambda: ask(host, "/lb-health").status == 200)
+
+
+@pytest.mark.at_rest
+@pytest.mark.parametrize("lost", [f"rm {SOCKET}", "mv /run/checkout /run/checkout.old"])
+def test_lost_socket_comes_back_with_a_restart(host: Host, mend: Mend, lost: str) -> None:
+    must(host, f"systemctl start checkout; rm -rf /run/checkout.old; {lost}")
+    assert host.run(f"systemctl is-active checkout; test -S {SOCKET}").rc != 0
+    mend("host_base", "live", "unit_restart", unit="checkout.service", missing=SOCKET)
+    wait_until(lambda: ask(host, "/lb-health").status == 200)
+    nobody = shlex.quote(f"python3 -c {shlex.quote(ASK)} {SOCKET} /")
+    assert host.run(f"su -s /bin/sh nobody -c {nobody}").rc != 0, "the directory is open to all"
+
+
+@pytest.mark.at_rest
+def test_what_the_unit_makes_is_what_evidence_looks_for(host: Host) -> None:
+    must(host, "systemctl start checkout")
+    wait_until(lambda: host.run(f"test -S {SOCKET}").rc == 0)
+    assert must(host, "stat --format='%a %U %G' /run/checkout").strip() == "750 shop www-data"
 
 
 @pytest.mark.at_rest

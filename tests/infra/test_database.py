@@ -1,17 +1,22 @@
-"""database: answers its own users and nobody else, holds any text, and comes back however it was switched off."""
+"""database: answers its own users and nobody else, holds any text, and comes back from whatever befell it."""
 
 import json
 import shlex
+import time
 from typing import Any
 
 import pytest
 from testinfra.host import Host
 
-from tests.infra.asking import Apply, must, wait_until
+from tests.infra.asking import Apply, Mend, collected, judge, must, wait_until
 
 PASSWORD = "for-this-scenario-only"  # noqa: S105 - of a container that lives for a minute
 READER = "for-this-scenario-as-well"
 TEXT = "火消し𠮷野家🚒"
+SOCKET = "/run/mysqld/mysqld.sock"
+KEPT = "/var/lib/hikeshi/kept"
+# Of a program that is not here; molecule/database/collect.yml asks about its login.
+ENVIRONMENT = "/etc/shop.env"
 # Over the network and from an address of one's choice, which the command line client cannot do.
 CONNECT = """
 import json, pymysql, sys
@@ -22,6 +27,18 @@ try:
         print(json.dumps([0, str(cursor.fetchall())]))
 except pymysql.MySQLError as error:
     print(json.dumps(error.args))
+"""
+
+# Sits on every connection that it is given, as a forgotten program would.
+HOLD = f"""
+import pymysql, time
+held, end = [], time.monotonic() + 2
+while time.monotonic() < end:
+    try:
+        held.append(pymysql.connect(user="shop", password="{PASSWORD}", unix_socket="{SOCKET}"))
+    except pymysql.MySQLError:
+        time.sleep(0.05)
+time.sleep(1000)
 """
 
 
@@ -212,3 +229,232 @@ def test_size_the_server_cannot_start_with_is_refused(host: Host, apply: Apply, 
     assert str(megabytes) in applied.output
     assert must(host, state) == before
     assert sql(host, "SELECT 1")[0] == 0
+
+
+def give(host: Host, **more: str) -> None:
+    """Write the environment file of a program, each value as it stands."""
+    given = {"SHOP_USER": "shop", "SHOP_NAME": "shop", "SHOP_SOCKET": SOCKET, "SHOP_PASSWORD": PASSWORD, **more}
+    text = "".join(f"{name}={value}\n" for name, value in given.items())
+    must(host, f"install -m 0600 /dev/null {ENVIRONMENT}; printf %s {shlex.quote(text)} > {ENVIRONMENT}")
+
+
+def root(host: Host, statement: str) -> str:
+    """Run a statement as root, who is let in through the socket; return what was said."""
+    words = ["mariadb", "--default-character-set=utf8mb4", "--batch", "--skip-column-names", "-e", statement]
+    return must(host, shlex.join(words)).strip()
+
+
+def wrong() -> tuple[list[str], list[str]]:
+    """Return what is wrong with the host, and the steps in words."""
+    found, steps = judge(collected("database"))
+    return [item.id for item in found], [f"{step.kind} {step.words}" for step in steps]
+
+
+def test_healthy_server_and_login_are_seen_as_such(host: Host) -> None:
+    give(host)
+    evidence = collected("database")
+    counts = {"most": 60, "connections": 0, "idle": 0, "crashed": []}
+    assert evidence["databases"] == {SOCKET: {"answers": True, "code": 0, "message": "", **counts}}
+    assert evidence["logins"] == {ENVIRONMENT: {"ok": True, "code": 0, "message": ""}}
+    assert (evidence["unseen"], judge(evidence)) == ([], ([], []))
+
+
+@pytest.mark.at_rest
+def test_crashed_table_is_repaired_with_all_its_rows(host: Host, apply: Apply, mend: Mend) -> None:
+    applied = apply("database", "main", database_aria_recover_options="OFF")
+    assert applied.status == 0, applied.output
+    must(host, f"rm -rf {KEPT}/var/lib/mysql")
+    give(host)
+    files = {"words": "words", "rare-$1": "rare@002d@00241"}
+    for table in (*files, "two\nlines"):
+        root(host, f"CREATE OR REPLACE TABLE shop.`{table}` (n INT, KEY (n)) ENGINE=Aria TRANSACTIONAL=0")
+        root(host, f"INSERT INTO shop.`{table}` VALUES (1); INSERT INTO shop.`{table}` VALUES (2)")  # noqa: S608
+    root(host, "CREATE OR REPLACE VIEW shop.crashed AS SELECT * FROM shop.words")
+    must(host, "systemctl kill --signal=KILL mariadb; sleep 0.5; systemctl start mariadb")
+    state = "cd /var/lib/mysql/shop && md5sum words.* rare*"
+    before = must(host, state)
+    ids, steps = wrong()
+    assert ids == [f"table_crashed/table:shop.{name}" for name in ("rare-$1", "two\\nlines", "words")]
+    assert steps == [f"live database: table_repair table=shop.{name}" for name in ("rare-$1", "words")]
+    assert must(host, state) == before, "looking changes nothing"
+    root(host, "DROP TABLE shop.`two\nlines`")
+    for table, file in files.items():
+        mend("database", "live", "table_repair", table=f"shop.{table}")
+        assert root(host, f"SELECT COUNT(*) FROM shop.`{table}`") == "2"  # noqa: S608
+        kept = must(host, f"cd {KEPT}/var/lib/mysql/shop && md5sum {file}.*")
+        assert kept.splitlines() == [line for line in before.splitlines() if f"  {file}." in line]
+    assert must(host, f"stat --format='%a %U' {KEPT}").strip() == "700 root"
+    assert wrong() == ([], [])
+    root(host, "DROP VIEW shop.crashed; DROP TABLE shop.words, shop.`rare-$1`")
+    assert apply("database", "main").status == 0
+
+
+@pytest.mark.at_rest
+def test_table_that_repair_cannot_help_is_kept_and_said(host: Host, apply: Apply) -> None:
+    must(host, f"systemctl start mariadb; rm -rf {KEPT}/var/lib/mysql")
+    root(host, "CREATE OR REPLACE TABLE shop.words (n INT, KEY (n)) ENGINE=Aria TRANSACTIONAL=0; FLUSH TABLES")
+    must(host, ": > /var/lib/mysql/shop/words.MAI")
+    give(host)
+    assert wrong()[0] == ["table_crashed/table:shop.words"]
+    applied = apply("database", "repair-live", "table_repair", {"table": "shop.words"})
+    assert applied.status != 0
+    assert "Incorrect file format" in applied.output
+    assert set(must(host, f"ls {KEPT}/var/lib/mysql/shop").split()) == {"words.MAD", "words.MAI", "words.frm"}
+    must(host, "rm /var/lib/mysql/shop/words.*")
+    root(host, "FLUSH TABLES")
+
+
+@pytest.mark.at_rest
+@pytest.mark.parametrize("table", ["", "shop.words; DROP DATABASE shop", "shop.wo\nrds", "../x.y"])
+def test_what_is_no_plain_name_of_a_table_is_refused(host: Host, apply: Apply, table: str) -> None:
+    must(host, "systemctl start mariadb")
+    applied = apply("database", "repair-live", "table_repair", {"table": table})
+    assert applied.status != 0
+    assert "allowed: DATABASE.TABLE" in " ".join(applied.output.split()), applied.output
+    assert sql(host, "SELECT 1")[0] == 0
+
+
+def hold(host: Host) -> None:
+    """Have a program sit on every connection that is left, and forget it."""
+    program = f"/usr/bin/python3 -c {shlex.quote(HOLD)}"
+    must(host, f"systemctl stop forgotten; systemd-run --quiet --collect --unit=forgotten {program}")
+    time.sleep(2)
+    wait_until(lambda: "ERROR 1040" in sql(host, "SELECT 1")[1])
+
+
+@pytest.mark.at_rest
+def test_connections_that_sleep_are_ended_when_there_are_no_others(host: Host, mend: Mend) -> None:
+    must(host, "systemctl restart mariadb")
+    give(host)
+    hold(host)
+    evidence = collected("database")
+    seen = evidence["databases"][SOCKET]
+    assert (seen["most"], seen["connections"], seen["idle"]) == (60, 60, 60)
+    assert evidence["logins"][ENVIRONMENT]["code"] == 1040
+    found, steps = judge(evidence)
+    assert [item.id for item in found] == ["connections_used/connections:mariadb.service"]
+    assert [step.words for step in steps] == ["database: connections"]
+    mend("database", "live", "connections")
+    assert sql(host, "SELECT 1")[0] == 0
+    assert wrong() == ([], [])
+    must(host, "systemctl stop forgotten")
+
+
+@pytest.mark.at_rest
+def test_where_more_connections_are_enough_nobody_is_ended(host: Host, mend: Mend) -> None:
+    must(host, "systemctl restart mariadb")
+    give(host)
+    root(host, "SET GLOBAL max_connections = 10")
+    hold(host)
+    assert wrong() == (["connections_used/connections:mariadb.service"], ["live database: connections"])
+    time.sleep(6)
+    mend("database", "live", "connections")
+    held = root(host, "SELECT @@max_connections, COUNT(*) FROM information_schema.PROCESSLIST WHERE USER = 'shop'")
+    assert held == "60\t10"
+    assert wrong() == ([], [])
+    must(host, "systemctl stop forgotten")
+
+
+@pytest.mark.at_rest
+def test_more_connections_than_wanted_stay(host: Host, apply: Apply) -> None:
+    must(host, "systemctl restart mariadb")
+    root(host, "SET GLOBAL max_connections = 99")
+    applied = apply("database", "repair-live", "connections")
+    assert (applied.status, applied.changed) == (0, 0), applied.output
+    assert root(host, "SELECT @@max_connections") == "99"
+    must(host, "systemctl restart mariadb")
+
+
+@pytest.mark.at_rest
+def test_connections_that_work_are_not_ended(host: Host, apply: Apply) -> None:
+    must(host, "systemctl restart mariadb")
+    root(host, "SET GLOBAL max_connections = 10")
+    client = f"mariadb --user=shop --password={PASSWORD} -e 'DO SLEEP(60)'"
+    must(host, f"for n in $(seq 10); do systemd-run --quiet --collect --unit=work-$n {client}; done")
+    wait_until(lambda: "ERROR 1040" in sql(host, "SELECT 1")[1])
+    applied = apply("database", "repair-live", "connections", database_max_connections=10)
+    assert (applied.status != 0, applied.changed) == (True, 0), applied.output
+    assert "what works is not ended" in " ".join(applied.output.split())
+    assert root(host, "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE USER = 'shop'") == "10"
+    must(host, "systemctl stop 'work-*'; systemctl restart mariadb")
+
+
+CHANGED = {
+    "another password": "ALTER USER shop@localhost IDENTIFIED BY 'rotated'",
+    "no such user": "DROP USER shop@localhost",
+    "no such right": "REVOKE ALL ON shop.* FROM shop@localhost",
+}
+
+
+@pytest.mark.at_rest
+@pytest.mark.parametrize("statement", CHANGED.values(), ids=CHANGED)
+def test_user_changed_on_one_side_gets_in_again(host: Host, apply: Apply, statement: str) -> None:
+    must(host, "systemctl start mariadb")
+    give(host)
+    root(host, statement)
+    ids, steps = wrong()
+    assert ids == [f"login_refused/login:{ENVIRONMENT}"]
+    assert "live database: user_password" in steps
+    first = apply("database", "repair-live", "user_password")
+    assert first.status == 0, first.output
+    # The tasks with the passwords hide it: without these words a recovery would say that nothing was changed.
+    assert "not as they should be, and are now" in first.output
+    second = apply("database", "repair-live", "user_password")
+    assert (second.status, second.changed) == (0, 0), second.output
+    assert PASSWORD not in first.output + second.output
+    assert READER not in first.output + second.output
+    assert sql(host, "SELECT 1") == (0, "1")
+    assert wrong() == ([], [])
+
+
+@pytest.mark.at_rest
+def test_login_with_what_the_file_says_alone(host: Host) -> None:
+    """Root, who asks, would be let in: neither that nor another place may hide a refusal."""
+    must(host, "systemctl start mariadb")
+    for more, code in (
+        ({"SHOP_PASSWORD": "guess"}, 1045),
+        ({"SHOP_USER": ""}, 0),
+        ({"SHOP_NAME": "mysql"}, 1044),
+        ({"SHOP_SOCKET": "/run/none.sock"}, 2002),
+    ):
+        give(host, **more)
+        seen = collected("database")["logins"][ENVIRONMENT]
+        assert (seen["ok"], seen["code"]) == (False, code), seen
+        assert "guess" not in str(seen)
+
+
+@pytest.mark.at_rest
+def test_login_is_tried_with_the_password_that_systemd_hands_over(host: Host, apply: Apply) -> None:
+    must(host, "systemctl start mariadb")
+    show = "import os, sys; sys.stdout.buffer.write(os.environb[b'SHOP_PASSWORD'].hex().encode())"
+    for written in (r'"\" \ \` \$ #; \n"', "'a \"b\" \\n'", "plain\\ with 'quotes' ", '"a" \'b\'"c"', '"火消し 🚒"'):
+        give(host, SHOP_PASSWORD=written)
+        words = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", f"--property=EnvironmentFile={ENVIRONMENT}"]
+        told = must(host, shlex.join([*words, "/usr/bin/python3", "-c", show])).strip()
+        value = f"QUOTE(CONVERT(X'{told}' USING utf8mb4))"
+        root(host, f"EXECUTE IMMEDIATE CONCAT('ALTER USER shop@localhost IDENTIFIED BY ', {value})")
+        assert collected("database")["logins"][ENVIRONMENT] == {"ok": True, "code": 0, "message": ""}, written
+    assert apply("database", "repair-live", "user_password").status == 0
+
+
+@pytest.mark.at_rest
+def test_server_that_hangs_is_given_up(host: Host) -> None:
+    must(host, "systemctl restart mariadb; systemctl kill --signal=STOP mariadb")
+    give(host)
+    evidence = collected("database")
+    must(host, "systemctl kill --signal=CONT mariadb")
+    seen = evidence["databases"][SOCKET]
+    assert (seen["answers"], seen["code"]) == (False, 2013), seen
+    assert [item["source"] for item in evidence["unseen"]] == [f"mariadb at {SOCKET}"]
+    assert judge(evidence) == ([], [])
+
+
+@pytest.mark.at_rest
+def test_lost_socket_of_a_running_server_is_seen(host: Host) -> None:
+    must(host, f"systemctl restart mariadb; rm {SOCKET}")
+    give(host)
+    evidence = collected("database")
+    must(host, "systemctl restart mariadb")
+    assert evidence["databases"][SOCKET]["code"] == evidence["logins"][ENVIRONMENT]["code"] == 2002
+    assert [item.id for item in judge(evidence)[0]] == [f"path_missing/path:{SOCKET}"]
+    assert wrong() == ([], [])

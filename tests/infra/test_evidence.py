@@ -22,7 +22,7 @@ STATE = (
     "find / /run -xdev ! -path '/run/systemd/sessions*' ! -path '/run/systemd/users*' ! -path '/run/log/*' "
     "! -path '/var/log/wtmp' ! -path '/var/log/lastlog' ! -path /run/utmp ! -path /tmp "
     "! -path '/run/systemd/transient*' ! -path '/run/systemd/units*' ! -path '/run/user*' "
-    "-printf '%p %y %m %U:%G %s %T@ %C@ %l\\n' | sort; "
+    "-printf '%p %y %m %U:%G %s %T@ %C@ %l\\n' | sort | LC_ALL=C cat -v; "
     "systemctl list-units --all --plain --no-legend | grep -vE '^(session-|user-|user@|user-runtime-dir@)'"
 )
 # As a file system and a log may hold them: a template, a terminal's escape, a line end, a byte that is no UTF-8.
@@ -249,6 +249,62 @@ def test_process_that_a_dropped_connection_left_behind_is_listed(host: Host) -> 
     assert 0 <= seen[0]["age_s"] < 60
 
 
+@pytest.fixture
+def added(host: Host) -> Iterator[None]:
+    """Put beside a role's and the packages' files what administrators do, and names that are patterns elsewhere."""
+    must(
+        host,
+        "cd /etc/nginx; touch conf.d/ours.conf conf.d/theirs.conf 'conf.d/*' 'conf.d/[n]ginx.conf';"
+        " touch sites-available/intranet; cd sites-enabled; ln -s ../sites-available/intranet intranet;"
+        " ln -s nowhere dangling; ln -s /etc/hostname hostname; cd ..; echo '# tuned' >> mime.types;"
+        " mkdir -p snippets.d/deep /etc/systemd/system/nginx.service.d; touch snippets.d/one snippets.d/deep/two;"
+        " cd /etc/systemd/system; printf '[Service]\nNice=5\n' > nginx.service.d/nice.conf;"
+        " ln -s /lib/systemd/system/ssh.service alias.service; ln -s /dev/null masked.service;"
+        " useradd --create-home --shell /bin/bash kenji; useradd --no-create-home --shell /usr/sbin/nologin robot;"
+        " useradd --system --shell /bin/bash service",
+    )
+    yield
+    must(
+        host,
+        "cd /etc/nginx; rm -r conf.d/* sites-available/intranet sites-enabled/intranet sites-enabled/dangling"
+        " sites-enabled/hostname snippets.d; sed -i '$d' mime.types; cd /etc/systemd/system;"
+        " rm -r nginx.service.d alias.service masked.service; userdel -r kenji; userdel robot; userdel service;"
+        " systemctl daemon-reload",
+    )
+
+
+@pytest.mark.at_rest
+@pytest.mark.usefixtures("added")
+def test_what_people_added_is_told_from_what_roles_and_packages_made(host: Host) -> None:
+    before = must(host, STATE)
+    names = ("nginx", "nginx/sites-available", "nginx/sites-enabled", "systemd/system", "none")
+    places = [f"/etc/{name}" for name in names]
+    own = {"/etc/nginx/sites-enabled": ["hostname"]}
+    seen = look(
+        {
+            "paths": [{"path": "/etc/nginx/conf.d/ours.conf"}],
+            "directories": [{"path": place, "own": own.get(place, [])} for place in places],
+            "users": ["deploy"],
+        }
+    )
+    package = must(host, "dpkg-query -S /etc/nginx/mime.types").split(":")[0]
+    kenji = must(host, "id -u kenji").strip()
+    others = [item for item in seen["additions"] if "spring sale" not in item["name"]]  # of the tests before
+    assert [(item["kind"], item["name"], item["more"]) for item in others] == [
+        ("file", "/etc/nginx/conf.d/*", ""),
+        ("file", "/etc/nginx/conf.d/[n]ginx.conf", ""),
+        ("file", "/etc/nginx/conf.d/theirs.conf", ""),
+        ("setting", "/etc/nginx/mime.types", package),
+        ("file", "/etc/nginx/sites-available/intranet", ""),
+        ("link", "/etc/nginx/sites-enabled/intranet", "/etc/nginx/sites-available/intranet"),
+        ("file", "/etc/nginx/snippets.d/one", ""),
+        ("file", "/etc/systemd/system/nginx.service.d/nice.conf", ""),
+        ("user", "kenji", f"uid {kenji}, /bin/bash"),
+    ]
+    assert seen["unseen"] == []
+    assert sorted(set(before.splitlines()) ^ set(must(host, STATE).splitlines())) == []
+
+
 @pytest.mark.at_rest
 def test_locks_are_described_with_their_owners(host: Host) -> None:
     must(
@@ -297,3 +353,30 @@ def test_reports_of_jobs_come_back_as_data(host: Host) -> None:
     told = {"state": "failed", "result": "exit-code", "status": "3", "at": 1.5, "log": [TEMPLATE] * 8}
     assert seen["reports"] == {"good.service": told}
     assert [item["source"] for item in seen["unseen"]] == ["/srv/half.json", "/srv/odd.json"]
+
+
+@pytest.mark.at_rest
+def test_what_fills_a_disk_is_named(host: Host) -> None:
+    holder = (
+        "exec 3> /srv/small/gone; head -c 3M /dev/zero >&3; rm /srv/small/gone; touch /srv/small/ready; exec sleep 304"
+    )
+    must(
+        host,
+        "mkdir -p /srv/small && mount -t tmpfs -o size=32m small /srv/small && "
+        "head -c 2M /dev/zero > /srv/small/access.log.1 && "
+        f"systemd-run --quiet --unit=holder sh -c '{holder}'",
+    )
+    wait_until(lambda: host.run("test -e /srv/small/ready").rc == 0)
+    place = {"directory": "/srv/small", "rotated": r"access\.log\.[0-9]+", "unit": "holder.service"}
+    seen = look({"logs": [{**place, "keep": "/var/lib/hikeshi/kept"}]})
+    must(host, "systemctl stop holder; umount /srv/small; rmdir /srv/small")
+    assert seen["disks"]["/srv/small"]["size_bytes"] == 32 << 20
+    assert seen["logs"]["/srv/small"] == {
+        "mount": "/srv/small",
+        "keep_mount": "/",
+        "old_bytes": 2 << 20,
+        "old": [{"name": "access.log.1", "bytes": 2 << 20}],
+    }
+    (told,) = [item for item in seen["deleted"] if item["mount"] == "/srv/small"]
+    assert (told["unit"], told["path"], told["bytes"]) == ("holder.service", "/srv/small/gone", 3 << 20)
+    assert seen["unseen"] == []

@@ -1,11 +1,13 @@
 """fault_injection: each operation does what it says, times tell nothing, and the host keeps no answer sheet."""
 
+import shlex
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from testinfra.host import Host
 
-from tests.infra.asking import Apply, must
+from tests.infra.asking import Apply, must, wait_until
 
 TREE = "/srv/target"
 
@@ -27,6 +29,7 @@ def listing(host: Host) -> dict[str, str]:
         ("made", "f 644 2024-01-01", "gzip_levle 6;\n"),
         ("appended", "f 644 2022-01-01", "healthy\ninclude gone.conf;\n"),
         ("far/real", "f 644 2022-01-01", "healthy\ninclude gone.conf;\n"),
+        ("shortened", "f 640 2022-01-01", "first\nmiddle pay.example\n"),
         ("moved", None, ""),
         ("away/moved.bak", "f 644 2022-01-01", "healthy\n"),
     ],
@@ -82,6 +85,17 @@ def test_host_that_is_no_practice_host_is_refused(host: Host, apply: Apply) -> N
         ({"chmod": f"{TREE}/far/real", "mode": 448}, "mode must be"),
         ({"remove": "far/real"}, "must be an absolute path"),
         ({"chmod": f"{TREE}/none", "mode": "0000"}, "No such file or directory"),
+        ({"cut": f"{TREE}/far/real"}, "cut needs match"),
+        ({"cut": f"{TREE}/far/real", "match": "pay("}, "match must be a pattern"),
+        ({"cut": f"{TREE}/none", "match": "pay"}, "No such file or directory"),
+        ({"kill": "everything"}, "must be the name of a service"),
+        ({"kill": "none.service"}, "none.service"),
+        ({"start": "--all.service /"}, "must be the name of a service"),
+        ({"hold": "etc/shop.env", "unit": "report.service"}, "must be an absolute path"),
+        ({"hold": "/etc/none.env", "unit": "report"}, "must be the name of a service"),
+        ({"hold": "/etc/none.env", "unit": "report.service"}, "report.service"),
+        # No database here; its client is the first that is missing.
+        ({"sql": "SELECT 1"}, "No such file or directory"),
     ],
 )
 def test_bad_operation_is_refused_in_words(host: Host, apply: Apply, operation: dict[str, Any], words: str) -> None:
@@ -91,6 +105,80 @@ def test_bad_operation_is_refused_in_words(host: Host, apply: Apply, operation: 
     assert words in applied.output, applied.output
     assert "censored" not in applied.output, "the runner reads what a task says, not the screen"
     assert listing(host) == before
+
+
+@pytest.fixture
+def service(host: Host) -> Iterator[str]:
+    """Make a service that is up, and one that fails whenever it is started."""
+    must(
+        host,
+        "printf '[Service]\\nExecStart=/usr/bin/sleep infinity\\n' > /run/systemd/system/target-up.service; "
+        "printf '[Service]\\nType=oneshot\\nExecStart=/usr/bin/false\\n' > /run/systemd/system/target-fails.service; "
+        "systemctl daemon-reload; systemctl start target-up",
+    )
+    yield "target-up.service"
+    must(
+        host,
+        "systemctl stop target-up; rm /run/systemd/system/target-*; systemctl daemon-reload; systemctl reset-failed",
+    )
+
+
+@pytest.mark.at_rest
+def test_service_dies_as_in_a_power_failure(host: Host, apply: Apply, service: str) -> None:
+    applied = injected(apply, {"kill": service})
+    assert (applied.status, applied.changed) == (0, 1), applied.output
+    wait_until(lambda: host.run(f"systemctl is-active {service}").stdout.strip() == "failed")
+    assert must(host, f"systemctl show --property=Result --value {service}").strip() == "signal"
+
+
+@pytest.mark.at_rest
+def test_service_is_started_whatever_comes_of_it(host: Host, apply: Apply, service: str) -> None:
+    must(host, f"systemctl stop {service}")
+    applied = injected(apply, {"start": service}, {"start": "target-fails.service"})
+    assert (applied.status, applied.changed) == (0, 1), applied.output
+    assert host.run(f"systemctl is-active {service} target-fails.service").stdout.split() == ["active", "failed"]
+
+
+# Stands where Debian's would, for the program that holds connections: gives three, and then no more.
+PYMYSQL = """
+class MySQLError(Exception):
+    pass
+given = []
+def connect(**wanted):
+    if len(given) == 3 or wanted != {"user": "shop", "password": "canary-of-the-shop", "unix_socket": "/run/db.sock"}:
+        raise MySQLError("Too many connections")
+    given.append(open("/dev/null"))
+    return given[-1]
+"""
+
+
+@pytest.mark.at_rest
+def test_forgotten_program_holds_what_connections_it_gets(host: Host, apply: Apply) -> None:
+    """Without a database: what is asked of it, what stays on the host, and who can read the password."""
+    settings = (
+        "PYTHONPATH=/srv/library\nSHOP_DATABASE_USER=shop\nSHOP_DATABASE_NAME=shop\n"
+        'SHOP_DATABASE_PASSWORD="canary-of-the-shop"\nSHOP_DATABASE_SOCKET=/run/db.sock\n'
+    )
+    must(
+        host,
+        f"mkdir -p /srv/library; printf '%s' {shlex.quote(PYMYSQL)} > /srv/library/pymysql.py; "
+        f"printf {shlex.quote(settings)} > /etc/target.env; chmod 0600 /etc/target.env",
+    )
+    try:
+        applied = injected(apply, {"hold": "/etc/target.env", "unit": "monthly-report.service"})
+        assert (applied.status, applied.changed) == (0, 1), applied.output
+        assert must(host, "systemctl is-active monthly-report.service").strip() == "active"
+        pid = must(host, "systemctl show --property=MainPID --value monthly-report.service").strip()
+        assert must(host, f"ls -l /proc/{pid}/fd").count("/dev/null") >= 4  # its standard input, too
+        words = must(host, "journalctl --sync; journalctl -o export -u monthly-report.service; ps -eo args")
+        assert "Started monthly-report.service" in words, words
+        for canary in ("canary-of-the-shop", "inject_fault"):
+            assert canary not in words
+            assert canary not in applied.output
+        must(host, "systemctl stop monthly-report.service")
+        assert host.run("systemctl cat monthly-report.service").rc != 0, "the unit outlived its program"
+    finally:
+        must(host, "systemctl stop monthly-report.service 2>/dev/null; rm -rf /srv/library /etc/target.env")
 
 
 @pytest.mark.at_rest
@@ -108,4 +196,25 @@ def test_times_are_kept_where_an_operation_fails(host: Host, apply: Apply) -> No
     applied = injected(apply, {"link": f"{TREE}/far/real", "to": "x" * 5000})
     assert applied.status != 0
     assert "name too long" in applied.output, applied.output
+    assert listing(host) == before
+
+
+@pytest.mark.at_rest
+def test_small_disk_is_filled_and_the_machines_is_not(host: Host, apply: Apply) -> None:
+    must(host, "mkdir -p /srv/small && mount -t tmpfs -o size=16m small /srv/small")
+    operations = [
+        {"fill": "/srv/small/access.log.1", "leave": "8000"},
+        {"fill": "/srv/small/access.log", "leave": "64"},
+    ]
+    applied, again = injected(apply, *operations), injected(apply, *operations)
+    free, sizes = must(host, "df --output=avail /srv/small | tail -n 1; stat --format=%s /srv/small/*").split("\n", 1)
+    must(host, "umount /srv/small; rmdir /srv/small")
+    assert (applied.status, applied.changed) == (0, 1), applied.output
+    assert (again.status, again.changed) == (0, 0), again.output
+    assert 0 <= int(free) <= 64
+    assert all(7_000_000 < int(size) < 9_000_000 for size in sizes.split()), sizes
+    before = listing(host)
+    refused = injected(apply, {"fill": f"{TREE}/written", "leave": "64"})
+    assert refused.status != 0
+    assert "no small disk" in refused.output, refused.output
     assert listing(host) == before

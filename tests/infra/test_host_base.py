@@ -46,12 +46,13 @@ def test_unknown_step_is_refused(apply: Apply) -> None:
 
 @pytest.fixture
 def unit(host: Host) -> str:
-    """Make a unit that starts only where /run/hikeshi-test stands, and gives up after two tries."""
+    """Make a unit that needs /run/hikeshi-test to start, gives up after two tries, and makes /run/hikeshi-made."""
     must(
         host,
         "rm -f /run/hikeshi-test /etc/systemd/system/hikeshi-test.service; "
         "printf '[Unit]\\nStartLimitBurst=2\\nStartLimitIntervalSec=600\\n"
-        "[Service]\\nType=exec\\nExecStartPre=/usr/bin/test -e /run/hikeshi-test\\nExecStart=/usr/bin/sleep 600\\n"
+        "[Service]\\nType=exec\\nRuntimeDirectory=hikeshi-made\\n"
+        "ExecStartPre=/usr/bin/test -e /run/hikeshi-test\\nExecStart=/usr/bin/sleep 600\\n"
         "[Install]\\nWantedBy=multi-user.target\\n' > /lib/systemd/system/hikeshi-test.service; "
         "systemctl daemon-reload; systemctl stop hikeshi-test",
     )
@@ -81,6 +82,77 @@ def test_unit_start_starts_what_gave_up(host: Host, unit: str, mend: Mend) -> No
     assert host.run(f"systemctl start {unit}").rc != 0, "the unit was meant to have given up"
     mend("host_base", "live", "unit_start", unit=unit)
     assert must(host, f"systemctl is-active {unit}").strip() == "active"
+
+
+def started(host: Host, unit: str) -> str:
+    """Start the test's unit and return the PID that a restart changes."""
+    must(host, f"touch /run/hikeshi-test; systemctl reset-failed {unit}; systemctl start {unit}")
+    return pid(host, unit)
+
+
+def pid(host: Host, unit: str) -> str:
+    return must(host, f"systemctl show --property=MainPID --value {unit}").strip()
+
+
+@pytest.mark.at_rest
+def test_unit_restart_brings_back_what_the_unit_makes(host: Host, unit: str, mend: Mend) -> None:
+    before = started(host, unit)
+    must(host, "rmdir /run/hikeshi-made")
+    mend("host_base", "live", "unit_restart", unit=unit, missing="/run/hikeshi-made")
+    must(host, "test -d /run/hikeshi-made")
+    assert pid(host, unit) not in (before, "0")
+
+
+@pytest.mark.at_rest
+def test_unit_restart_says_when_it_was_in_vain(host: Host, unit: str, apply: Apply) -> None:
+    started(host, unit)
+    applied = apply("host_base", "repair-live", "unit_restart", {"unit": unit, "missing": "/run/never-made"})
+    assert applied.status != 0
+    assert "/run/never-made is still missing" in applied.output
+
+
+@pytest.mark.at_rest
+def test_unit_restart_lets_it_read_what_was_written_since(host: Host, unit: str, mend: Mend) -> None:
+    before = started(host, unit)
+    must(host, "touch /srv/read-at-start")
+    mend("host_base", "live", "unit_restart", unit=unit, newer="/srv/read-at-start")
+    assert pid(host, unit) not in (before, "0")
+    must(host, f"systemctl stop {unit}")
+    mend("host_base", "live", "unit_restart", unit=unit, newer="/srv/read-at-start")
+    assert must(host, f"systemctl is-active {unit}").strip() == "active"
+
+
+@pytest.mark.at_rest
+def test_unit_restart_leaves_alone_what_needs_none(host: Host, unit: str, apply: Apply) -> None:
+    must(host, "touch /srv/read-at-start")
+    before = started(host, unit)
+    for reason in ({"missing": "/run/hikeshi-made"}, {"newer": "/srv/read-at-start"}):
+        applied = apply("host_base", "repair-live", "unit_restart", {"unit": unit, **reason})
+        assert (applied.status, applied.changed) == (0, 0), applied.output
+    assert pid(host, unit) == before
+    must(host, f"systemctl stop {unit}")
+    applied = apply("host_base", "repair-live", "unit_restart", {"unit": unit, "missing": "/run/hikeshi-made"})
+    assert (applied.status, applied.changed) == (0, 0), applied.output
+    assert host.run(f"systemctl is-active {unit}").stdout.strip() == "inactive"
+
+
+@pytest.mark.at_rest
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        {"unit": "--now nginx", "missing": "/run/gone"},
+        {"missing": "/run/gone", "newer": "/etc/hosts"},
+        {"missing": "run/gone"},
+        {"missing": "/run/../gone"},
+        {"newer": "/srv/no-such-file"},
+    ],
+    ids=str,
+)
+def test_unit_restart_refuses_what_is_no_reason(host: Host, unit: str, apply: Apply, wrong: dict[str, str]) -> None:
+    before = started(host, unit)
+    assert apply("host_base", "repair-live", "unit_restart", {"unit": unit, **wrong}).status != 0
+    assert pid(host, unit) == before
 
 
 @pytest.mark.at_rest

@@ -7,6 +7,8 @@ from tests.infra.asking import Apply, Ask, Mend, must
 
 ROOT = "/srv/shop/media"
 PICTURE = f"{ROOT}/images/products/lantern.jpg"
+LINK = "/srv/shop/pictures"
+KEPT = "/var/lib/hikeshi/kept"
 UNIT = "srv-shop-media.mount"
 # The bytes of a picture; that they decode is the probes' business.
 CONTENT = b"\xff\xd8\xff\xe0 not the whole of a JPEG \xff\xd9"
@@ -102,10 +104,49 @@ def test_closed_directory_is_mended(host: Host, ask: Ask, mend: Mend) -> None:
 
 
 @pytest.mark.at_rest
+@pytest.mark.parametrize(
+    "wrong",
+    [f"ln -sfn /srv/shop/media-2019 {LINK}", f"ln -sfn media.old {LINK}", f"rm -f {LINK}"],
+    ids=["dangling", "dangling-relative", "removed"],
+)
+def test_link_is_mended(host: Host, ask: Ask, mend: Mend, wrong: str) -> None:
+    must(host, f"systemctl start {UNIT} nginx; {wrong}")
+    assert ask("/media/images/products/lantern.jpg").status == 404, "nginx does not go through the link"
+    mend("image_server", "disk", "link")
+    assert must(host, f"stat --format='%F %U %G' {LINK}; readlink {LINK}").split("\n")[:2] == [
+        "symbolic link root root",
+        ROOT,
+    ]
+    assert ask("/media/images/products/lantern.jpg").body == CONTENT
+
+
+@pytest.mark.at_rest
+def test_link_that_led_elsewhere_is_kept(host: Host, mend: Mend) -> None:
+    must(host, f"ln -sfn /srv/shop/last-years {LINK}; rm -rf {KEPT}/srv/shop/pictures*")
+    mend("image_server", "disk", "link")
+    assert must(host, f"readlink {KEPT}{LINK}").strip() == "/srv/shop/last-years"
+
+
+@pytest.mark.at_rest
+@pytest.mark.parametrize("wrong", [f"mkdir {LINK}; echo theirs > {LINK}/own.jpg", f"echo theirs > {LINK}"])
+def test_what_stands_in_the_links_place_is_moved_away_whole(
+    host: Host, ask: Ask, apply: Apply, mend: Mend, wrong: str
+) -> None:
+    must(host, f"systemctl start {UNIT} nginx; rm -rf {KEPT}/srv/shop/pictures*; rm {LINK}; {wrong}")
+    refused = apply("image_server", "main")
+    assert refused.status != 0, "converging replaced what is somebody's"
+    assert f"{LINK} is no link" in refused.output
+    mend("image_server", "disk", "link")
+    assert must(host, f"cat $(find {KEPT}{LINK} -type f)") == "theirs\n"
+    assert must(host, f"stat --format='%a' {KEPT}").strip() == "700"
+    assert ask("/media/images/products/lantern.jpg").body == CONTENT
+
+
+@pytest.mark.at_rest
 def test_converging_mends_all_of_it_at_once(host: Host, ask: Ask, apply: Apply) -> None:
     must(
         host,
-        f"chmod 0700 {ROOT}/images /srv/shop; systemctl disable --now {UNIT}; "
+        f"chmod 0700 {ROOT}/images /srv/shop; ln -sfn /nowhere {LINK}; systemctl disable --now {UNIT}; "
         f"ln -sf /dev/null /etc/systemd/system/{UNIT}",
     )
     first = apply("image_server", "main")

@@ -1,5 +1,7 @@
 """web_server: what a customer and the load balancer get, and that no bad change ever reaches them."""
 
+from collections.abc import Iterator
+
 import pytest
 from testinfra.host import Host
 
@@ -148,3 +150,75 @@ def test_lost_configuration_is_written_again(host: Host, ask: Ask, apply: Apply)
 def test_distribution_site_does_not_answer(host: Host, ask: Ask) -> None:
     must(host, "systemctl start nginx")
     assert b"Welcome to nginx" not in ask("/", Host="unknown.example").body
+
+
+LOGS = "/var/log/nginx"
+
+
+@pytest.fixture
+def small_disk(host: Host) -> Iterator[None]:
+    """Give nginx's logs a small disk of their own; the ordinary one stands again afterwards."""
+    must(
+        host,
+        f"systemctl stop nginx && mount -t tmpfs -o size=32m,mode=0755 small {LOGS} && chgrp adm {LOGS} && "
+        f"rm -rf {KEPT}{LOGS} && systemctl start nginx",
+    )
+    yield
+    must(host, f"systemctl stop nginx && umount {LOGS} && systemctl start nginx")
+
+
+def free_kib(host: Host) -> int:
+    return int(must(host, f"df --output=avail {LOGS} | tail -n 1"))
+
+
+@pytest.mark.at_rest
+@pytest.mark.usefixtures("small_disk")
+def test_full_disk_of_old_logs_gets_room_and_no_line_is_lost(host: Host, ask: Ask, mend: Mend) -> None:
+    must(
+        host,
+        f"cd {LOGS} && head -c 12M /dev/urandom > access.log.2 && touch -d '2 days ago' access.log.2 && "
+        "{ head -c 40M /dev/urandom > access.log.1 || true; } && sha256sum access.log.* > /run/before",
+    )
+    assert free_kib(host) < 64
+    assert ask("/while-it-is-full").status == 200, "nginx serves on, and only stops logging"
+    mend("web_server", "disk", "logs_move", free_mib="6")
+    assert must(host, f"ls {LOGS}").split() == ["access.log", "access.log.1", "error.log"], (
+        "the oldest alone was enough"
+    )
+    for name, folder in (("access.log.1", LOGS), ("access.log.2", f"{KEPT}{LOGS}")):
+        must(host, f"cd {folder} && grep {name} /run/before | sha256sum --check")
+    assert must(host, f"stat --format=%a {KEPT}").strip() == "700", "logs hold customers' addresses"
+    assert ask("/logged-again").status == 200
+    wait_until(lambda: "/logged-again" in must(host, f"cat {LOG}"))
+
+
+@pytest.mark.at_rest
+@pytest.mark.usefixtures("small_disk")
+def test_deleted_log_is_kept_and_let_go_without_a_restart(host: Host, ask: Ask, mend: Mend) -> None:
+    assert ask("/before-the-deletion").status == 200
+    wait_until(lambda: "/before-the-deletion" in must(host, f"cat {LOG}"))
+    must(host, f"head -c 40M /dev/zero >> {LOG}; rm {LOG}")
+    assert free_kib(host) < 64, "the deleted file still takes the room"
+    pid = must(host, "systemctl show --property=MainPID nginx")
+    mend("web_server", "live", "logs_reopen")
+    wait_until(lambda: free_kib(host) > 30000)
+    assert must(host, "systemctl show --property=MainPID nginx") == pid
+    assert must(host, f"grep --text --count /before-the-deletion {KEPT}{LOG}").strip() == "1"
+    assert int(must(host, f"stat --format=%s {KEPT}{LOG}")) > 30_000_000
+    assert ask("/into-the-new-one").status == 200
+    wait_until(lambda: "/into-the-new-one" in must(host, f"cat {LOG}"))
+
+
+@pytest.mark.at_rest
+def test_logs_stay_where_there_is_room_and_where_moving_them_frees_none(host: Host, apply: Apply) -> None:
+    must(host, f"echo old > {LOGS}/access.log.1")
+    stale = apply("web_server", "repair-disk", "logs_move", {"free_mib": "1"})
+    assert (stale.status, stale.changed) == (0, 0), stale.output
+    same = apply("web_server", "repair-disk", "logs_move", {"free_mib": "9999999"})
+    assert (same.status != 0, same.changed) == (True, 0), same.output
+    assert "on the same disk" in same.output, same.output
+    for amount in ("", "0", "1; reboot", "all"):
+        odd = apply("web_server", "repair-disk", "logs_move", {"free_mib": amount})
+        assert odd.status != 0, odd.output
+        assert "how many MiB" in odd.output, odd.output
+    assert must(host, f"cat {LOGS}/access.log.1; rm {LOGS}/access.log.1") == "old\n"

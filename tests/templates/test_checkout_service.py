@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.contract.project import ROOT, load, tasks
 from tests.templates.reading import environment, unit
-from tests.templates.rendering import expression, render
+from tests.templates.rendering import expression, render, value
 
 FILE = "roles/checkout_service/templates/checkout.env.j2"
 AWKWARD = [
@@ -95,6 +95,42 @@ def test_more_than_one_line_is_refused(value: str) -> None:
 @pytest.mark.parametrize("name", ["lower", "1ST", "WITH-DASH", "WITH BLANK", "A=B", "", "ENDS\n", "É"])
 def test_names_that_systemd_drops_are_refused(name: str) -> None:
     assert refused({"GOOD": "1", name: "value"}) == [name], "roles/checkout_service/tasks/inputs.yml lets it through"
+
+
+LOGIN = {"user": "U", "password": "P", "name": "N", "socket": "S"}
+
+
+@pytest.mark.parametrize(
+    ("given", "wrong"),
+    [
+        ({}, []),
+        (LOGIN, []),
+        ({**LOGIN, "password": "hunter2"}, ["password"]),
+        ({"user": "U", "name": "N"}, ["password", "socket"]),
+    ],
+)
+def test_login_must_be_variables_of_the_environment(given: dict[str, str], wrong: list[str]) -> None:
+    task = load(ROOT / "roles/checkout_service/tasks/inputs.yml")[1]
+    inputs = {"checkout_service_environment": dict.fromkeys("UPNS", "x"), "checkout_service_database": given}
+    unnamed = list(expression("checkout_service", task["vars"]["__checkout_service_unnamed"], **inputs))
+    assert unnamed == (wrong if given else list(LOGIN))
+    check = task["ansible.builtin.assert"]["that"]
+    allowed = expression("checkout_service", f"{{{{ {check} }}}}", **inputs, __checkout_service_unnamed=unnamed)
+    assert allowed == (not wrong), "roles/checkout_service/tasks/inputs.yml"
+    assert "hunter2" not in expression(
+        "checkout_service", task["ansible.builtin.assert"]["fail_msg"], **inputs, __checkout_service_unnamed=unnamed
+    ), "roles/checkout_service/tasks/inputs.yml shows what was given"
+
+
+def test_socket_is_in_the_directory_that_the_unit_makes() -> None:
+    service = unit(render("checkout_service", "checkout.service.j2"))["Service"]
+    paths = value("checkout_service", "__checkout_service_subject")["paths"]
+    folder, socket = [item for item in paths if "runtime" in item]
+    assert folder["path"] == f"/run/{service['RuntimeDirectory'][0]}"
+    assert [folder[key] for key in ("mode", "owner", "group")] == [
+        service[key][0] for key in ("RuntimeDirectoryMode", "User", "Group")
+    ]
+    assert socket["path"].startswith(f"{folder['path']}/") and f"unix:{socket['path']} " in service["ExecStart"][0]
 
 
 def test_unit_uses_its_inputs() -> None:

@@ -2,8 +2,9 @@
 
 import pytest
 
+from tests.contract.project import ROOT, load
 from tests.templates.reading import escaped_path, nginx, unit
-from tests.templates.rendering import render, value
+from tests.templates.rendering import expression, render, value
 
 MOUNT = "roles/image_server/templates/volume.mount.j2"
 LOCATION = "roles/image_server/templates/media.conf.j2"
@@ -65,6 +66,32 @@ def test_every_directory_on_the_way_is_named() -> None:
         "/data/shops/one/media",
         "/data/shops/one/media/images",
     ]
+
+
+def test_way_to_the_link_is_open_as_well() -> None:
+    inputs = {"image_server_link": "/srv/www/pictures"}
+    assert value("image_server", "__image_server_parents", **inputs) == ["/srv", "/srv/shop", "/srv/www"]
+    paths = value("image_server", "__image_server_subject", **inputs)["paths"]
+    assert {"path": "/srv/www", "mode": "0755", "owner": "root", "group": "root"} in paths
+    assert {"path": "/srv/www/pictures", "link": "/srv/shop/media", "restore_step": "link"} in paths
+    without = value("image_server", "__image_server_subject")["paths"]
+    assert not [item for item in without if "link" in item], "roles/image_server/vars/main.yml: none was wanted"
+
+
+def test_pictures_are_read_through_the_link() -> None:
+    seen = nginx(render("image_server", "media.conf.j2", image_server_link="/srv/shop/pictures"))
+    assert seen.block("location /media/").values("alias") == ["/srv/shop/pictures/"], LOCATION
+
+
+LINKS = {"": True, "/srv/shop/pictures": True, "/srv/shop/media-now": True, "/srv/shop/media": False}
+LINKS |= {"/srv/shop/media/now": False, "/srv/shop": False, "/": False, "pictures": False, "/srv/a b": False}
+
+
+@pytest.mark.parametrize(("link", "allowed"), LINKS.items())
+def test_link_that_would_lead_to_itself_is_refused(link: str, allowed: bool) -> None:
+    checks = [task["ansible.builtin.assert"]["that"] for task in load(ROOT / "roles/image_server/tasks/inputs.yml")]
+    verdicts = [expression("image_server", f"{{{{ {check} }}}}", image_server_link=link) for check in checks[1]]
+    assert all(verdicts) == allowed, "roles/image_server/tasks/inputs.yml"
 
 
 def test_pictures_are_cached_and_errors_are_not() -> None:

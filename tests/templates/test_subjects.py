@@ -7,26 +7,35 @@ from typing import Any
 import pytest
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
+from tests.contract.broken import INPUTS
 from tests.contract.project import ROLES, Role
 from tests.templates.rendering import value
 
 SUBJECT = [role for role in ROLES if f"__{role.name}_subject" in role.variables]
 EVIDENCE = next(role for role in ROLES if role.name == "evidence").entry_points["main"]
-# Keys of each item: needed, and allowed besides. roles/evidence/meta/argument_specs.yml says the same in words.
-ITEMS = {
-    "units": ({"name", "enabled"}, {"restore_step", "oneshot", "report", "run_step"}),
-    "paths": ({"path", "mode", "owner", "group"}, {"restore_step"}),
-    "mounts": ({"path", "unit"}, set()),
-    "locks": ({"path", "unit"}, set()),
-    "trees": ({"path", "directories", "files"}, set()),
-    "names": ({"name", "addresses"}, set()),
+# Shapes of an item: keys needed, and allowed besides. roles/evidence/meta/argument_specs.yml says the same in words.
+ITEMS: dict[str, list[tuple[set[str], set[str]]]] = {
+    "units": [({"name", "enabled"}, {"restore_step", "oneshot", "report", "run_step"})],
+    "paths": [
+        ({"path", "mode", "owner", "group"}, {"restore_step"}),
+        ({"path", "link"}, {"restore_step"}),
+        ({"path", "runtime"}, {"mode", "owner", "group"}),
+    ],
+    "directories": [({"path", "own"}, set())],
+    "mounts": [({"path", "unit"}, set())],
+    "locks": [({"path", "unit"}, set())],
+    "trees": [({"path", "directories", "files"}, set())],
+    "names": [({"name", "addresses"}, set())],
+    "logs": [({"directory", "rotated", "unit", "keep", "move_step", "reopen_step"}, set())],
 }
+DATABASE = {"socket", "connections"}
+LOGIN = {"environment", "user", "password", "name", "socket", "unit", "restore_step"}
 
 each_subject = pytest.mark.parametrize("role", SUBJECT, ids=lambda role: role.name)
 
 
 def subject(role: Role) -> dict[str, Any]:
-    found: dict[str, Any] = value(role.name, f"__{role.name}_subject")
+    found: dict[str, Any] = value(role.name, f"__{role.name}_subject", **INPUTS.get(role.name, {}))
     return found
 
 
@@ -42,15 +51,19 @@ def test_shape_is_the_collectors(role: Role) -> None:
     assert found["role"] == role.name, f"{place(role)}: role must be {role.name}, the role that repairs all this"
     # The rules read these without asking whether they are there.
     assert {"role", "units", "paths", "mounts", "config_test"} <= found.keys(), f"{place(role)}: has {sorted(found)}"
-    for key, (needed, allowed) in ITEMS.items():
+    for key, shapes in ITEMS.items():
         for item in found.get(key) or []:
-            assert needed <= item.keys() <= needed | allowed, f"{place(role)}, {key}: {item} must have {sorted(needed)}"
+            assert any(needed <= item.keys() <= needed | allowed for needed, allowed in shapes), (
+                f"{place(role)}, {key}: {item} must have {' or '.join(str(sorted(needed)) for needed, _ in shapes)}"
+            )
+    for key, keys in (("database", DATABASE), ("login", LOGIN)):
+        assert (found.get(key) or dict.fromkeys(keys)).keys() == keys, f"{place(role)}, {key}: must have {sorted(keys)}"
 
 
 @each_subject
 def test_paths_are_absolute_and_named_once(role: Role) -> None:
     found = subject(role)
-    for key in ("paths", "mounts", "trees", "locks"):
+    for key in ("paths", "mounts", "trees", "locks", "directories"):
         paths = [item["path"] for item in found.get(key) or []]
         odd = [path for path in paths if not path.startswith("/") or str(PurePosixPath(path)) != path or ".." in path]
         assert not odd, f"{place(role)}, {key}: {odd} must be absolute, without '..', '//' and a slash at the end"
@@ -58,10 +71,16 @@ def test_paths_are_absolute_and_named_once(role: Role) -> None:
 
 
 @each_subject
+def test_own_files_are_named_as_they_lie_in_their_directory(role: Role) -> None:
+    names = [name for item in subject(role).get("directories") or [] for name in item["own"]]
+    assert not [name for name in names if not name or "/" in name], f"{place(role)}, directories: {names}"
+
+
+@each_subject
 def test_modes_are_four_octal_digits(role: Role) -> None:
     # The collector writes modes so; anything else would be a finding on every healthy host.
     found = subject(role)
-    modes = [item["mode"] for item in found["paths"]]
+    modes = [item["mode"] for item in found["paths"] if "mode" in item]
     modes += [item[key] for item in found.get("trees") or [] for key in ("directories", "files")]
     wrong = [mode for mode in modes if not (isinstance(mode, str) and re.fullmatch("[0-7]{4}", mode))]
     assert not wrong, f"{place(role)}: modes {wrong} must be quoted and have four octal digits"
@@ -75,16 +94,20 @@ def test_units_can_be_repaired(role: Role) -> None:
     odd = [name for name in names if not re.match(pattern, name)]
     assert not odd, f"{place(role)}: host_base's steps refuse the unit {odd}; see __host_base_unit_pattern"
     assert all(isinstance(item["enabled"], bool) for item in found["units"]), f"{place(role)}: enabled is true or false"
-    missing = [item["unit"] for item in [*found["mounts"], *found.get("locks", [])] if item["unit"] not in names]
+    leaned_on = [item["unit"] for item in [*found["mounts"], *found.get("locks", [])]]
+    leaned_on += [item["runtime"] for item in found["paths"] if "runtime" in item]
+    leaned_on += [found["login"]["unit"]] if found.get("login") else []
+    missing = [name for name in leaned_on if name not in names]
     assert not missing, (
-        f"{place(role)}: the mounts' and locks' units {missing} must stand under units, else nobody looks at them"
+        f"{place(role)}: the units {missing} of mounts, locks, paths, login must stand under units, else nobody looks"
     )
 
 
 @each_subject
 def test_steps_that_restore_exist(role: Role) -> None:
     found = subject(role)
-    steps = {item["restore_step"] for key in ("units", "paths") for item in found[key] if "restore_step" in item}
+    items = [*found["units"], *found["paths"], found.get("login") or {}]
+    steps = {item["restore_step"] for item in items if "restore_step" in item}
     assert steps <= set(role.steps("disk")), f"{place(role)}: {steps} are not all in __{role.name}_disk_steps"
 
 
@@ -96,6 +119,18 @@ def test_steps_that_run_and_unlock_exist(role: Role) -> None:
     assert not found.get("locks") or "stale_lock" in role.steps("disk"), (
         f"{place(role)}: locks need a disk step 'stale_lock'"
     )
+
+
+@each_subject
+def test_steps_of_a_database_exist(role: Role) -> None:
+    found = subject(role)
+    if "database" in found:
+        assert isinstance(found["database"]["connections"], int), (
+            f"{place(role)}: connections is compared with a number"
+        )
+        assert found["units"], f"{place(role)}: a database needs a unit, by which findings call it"
+        steps = {"connections", "table_repair", "user_password"}
+        assert steps <= set(role.steps("live")), f"{place(role)}: {steps} are not all in __{role.name}_live_steps"
 
 
 @each_subject
@@ -111,6 +146,24 @@ def test_step_that_reloads_exists(role: Role) -> None:
 def test_step_for_a_refused_configuration_exists(role: Role) -> None:
     step = subject(role).get("configuration_step")
     assert not step or step in role.steps("disk"), f"{place(role)}: {step} is not in __{role.name}_disk_steps"
+
+
+@each_subject
+def test_logs_can_be_kept(role: Role) -> None:
+    found = subject(role)
+    for item in found.get("logs") or []:
+        assert item["unit"] in [unit["name"] for unit in found["units"]], f"{place(role)}: {item['unit']} is no unit"
+        assert item["move_step"] in role.steps("disk"), f"{place(role)}: {item['move_step']} is no disk step"
+        assert item["reopen_step"] in role.steps("live"), f"{place(role)}: {item['reopen_step']} is no live step"
+        assert item["directory"] in [path["path"] for path in found["paths"]], f"{place(role)}: {item} is not owned"
+        names = ("access.log.1", "access.log.2.gz", "error.log-20261101")
+        assert all(re.fullmatch(item["rotated"], name) for name in names), f"{place(role)}: rotated misses old logs"
+        live = ("access.log", "error.log", "access.log.1/x", "../access.log.1", "lost+found")
+        assert not any(re.fullmatch(item["rotated"], name) for name in live), f"{place(role)}: rotated takes too much"
+
+
+def test_shop_without_a_database_has_no_login() -> None:
+    assert value("checkout_service", "__checkout_service_subject")["login"] == {}
 
 
 @each_subject

@@ -107,6 +107,22 @@ def test_giving_up_says_where_to_look(monkeypatch: pytest.MonkeyPatch, runs: Run
     assert "web1 sudo journalctl -n 50 -u nginx.service; mend what it names, then hikeshi recover" in told
 
 
+def test_what_people_added_is_named_and_left_alone(monkeypatch: pytest.MonkeyPatch, runs: Runs, capsys: Any) -> None:
+    added = [{"kind": "file", "name": f"/etc/nginx/conf.d/{n:02}\x1b[31m.conf", "more": ""} for n in range(14)]
+    runs.evidence = [{**stopped("nginx.service"), "additions": added}, {**HEALTHY, "additions": added}]
+    assert hikeshi(monkeypatch, "recover", "--yes") == ExitStatus.DONE
+    told = capsys.readouterr().out
+    assert "kept as they are" in told
+    assert "web1 · file:/etc/nginx/conf.d/11" in told
+    assert "\x1b" not in told
+    assert "… and 2 more" in told
+
+    assert hikeshi(monkeypatch, "recover", "--yes", "--json") == ExitStatus.DONE
+    data = json.loads(capsys.readouterr().out)
+    assert [item["host"] for item in data["kept"]] == ["web1"] * 14
+    assert (data["changed"], data["findings"]) == (0, [])
+
+
 def test_plan_and_check_change_nothing(monkeypatch: pytest.MonkeyPatch, runs: Runs) -> None:
     runs.evidence = [stopped("nginx.service")]
     assert hikeshi(monkeypatch, "recover", "--plan") == ExitStatus.DONE

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hikeshi.triage import findings, plan
+from hikeshi.triage import additions, findings, plan
 
 HEALTHY: dict[str, Any] = json.loads((Path(__file__).parent / "evidence" / "web1.json").read_text())
 MOUNT = "srv-shop-media.mount"
@@ -92,6 +92,91 @@ def test_file_in_a_tree_gets_the_bits_it_lacks(evidence: dict[str, Any]) -> None
     picture = f"{MEDIA}/images/products/lantern-07.jpg"
     evidence["trees"][MEDIA]["wrong"] = [{"path": picture, "kind": "file", "mode": "0600"}]
     assert steps(evidence) == [f"disk host_base: path_mode path={picture} mode=0644"]
+
+
+LINK = "/srv/shop/pictures"
+
+
+@pytest.fixture
+def linked(evidence: dict[str, Any]) -> dict[str, Any]:
+    """Evidence of a healthy host whose pictures are served through a link."""
+    pictures = next(subject for subject in evidence["subjects"] if subject["role"] == "image_server")
+    pictures["paths"].append({"path": LINK, "link": MEDIA, "restore_step": "link"})
+    evidence["paths"][LINK] = {"kind": "link", "mode": "0777", "owner": "root", "group": "root", "link": MEDIA}
+    return evidence
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        ({"kind": "link", "link": "/srv/shop/media-2019"}, "leads to /srv/shop/media-2019"),
+        ({"kind": "link", "link": "media.old"}, "leads to media.old"),
+        ({"kind": "missing"}, "is missing"),
+        ({"kind": "directory", "mode": "0755", "owner": "root", "group": "root", "link": ""}, "is a directory"),
+        ({"kind": "file", "mode": "0644", "owner": "root", "group": "root", "link": ""}, "is a file"),
+    ],
+)
+def test_link_to_the_pictures_that_is_none(linked: dict[str, Any], seen: dict[str, str], words: str) -> None:
+    assert judge(linked) == []
+    linked["paths"][LINK] = seen
+    (found,) = judge(linked)
+    assert (found.subject, found.effect) == (f"path:{LINK}", findings.Effect.CANNOT_SEE)
+    assert found.cause == f"{LINK} {words}; it should lead to {MEDIA}"
+    assert steps(linked) == ["disk image_server: link"]
+
+
+def test_link_is_judged_also_while_the_volume_is_not_mounted(linked: dict[str, Any]) -> None:
+    stop(linked, MOUNT)
+    linked["mounts"][MEDIA]["mounted"] = False
+    linked["paths"][LINK] = {"kind": "missing"}
+    assert steps(linked) == ["disk image_server: link", f"live host_base: unit_start unit={MOUNT}"]
+
+
+RUN, SOCKET = "/run/checkout", "/run/checkout/gunicorn.sock"
+
+
+@pytest.fixture
+def running(evidence: dict[str, Any]) -> dict[str, Any]:
+    """Evidence of a healthy host whose shop is reached over a socket that its unit makes."""
+    shop = next(subject for subject in evidence["subjects"] if subject["role"] == "checkout_service")
+    modes = {"mode": "0750", "owner": "shop", "group": "www-data"}
+    shop["paths"] += [
+        {"path": path, "runtime": "checkout.service", **more} for path, more in ((RUN, modes), (SOCKET, {}))
+    ]
+    evidence["paths"][RUN] = {"kind": "directory", "link": "", **modes}
+    evidence["paths"][SOCKET] = {"kind": "other", "mode": "0770", "owner": "shop", "group": "www-data", "link": ""}
+    return evidence
+
+
+@pytest.mark.parametrize("gone", [[SOCKET], [RUN, SOCKET]])
+def test_what_a_running_unit_made_comes_back_with_a_restart(running: dict[str, Any], gone: list[str]) -> None:
+    assert judge(running) == []
+    for path in gone:
+        running["paths"][path] = {"kind": "missing"}
+    found = judge(running)
+    assert [(item.subject, item.effect) for item in found] == [
+        (f"path:{path}", findings.Effect.CANNOT_BUY) for path in gone
+    ]
+    restart = "live host_base: unit_restart unit=checkout.service missing="
+    assert steps(running) == [restart + path for path in gone]
+
+
+def test_units_are_restarted_in_the_order_of_building(running: dict[str, Any]) -> None:
+    database = next(subject for subject in running["subjects"] if subject["role"] == "database")
+    database["paths"].append({"path": "/run/mysqld/mysqld.sock", "runtime": "mariadb.service"})
+    running["paths"] |= {SOCKET: {"kind": "missing"}, "/run/mysqld/mysqld.sock": {"kind": "missing"}}
+    assert [line.split()[3] for line in steps(running)] == ["unit=mariadb.service", "unit=checkout.service"]
+
+
+def test_what_a_stopped_unit_makes_is_not_missed(running: dict[str, Any]) -> None:
+    stop(running, "checkout.service")
+    running["paths"] |= {RUN: {"kind": "missing"}, SOCKET: {"kind": "missing"}}
+    assert [item.subject for item in judge(running)] == ["unit:checkout.service"]
+
+
+def test_closed_runtime_directory_is_opened_without_a_restart(running: dict[str, Any]) -> None:
+    running["paths"][RUN]["mode"] = "0700"
+    assert steps(running) == [f"disk host_base: path_mode path={RUN} mode=0750"]
 
 
 @pytest.mark.parametrize("path", ["/etc/shadow", f"{MEDIA}/../../../etc/shadow", f"{MEDIA}-other/x"])
@@ -208,6 +293,17 @@ def test_name_that_is_gone_or_somebody_elses(evidence: dict[str, Any]) -> None:
         (found,) = judge(evidence)
         assert found.subject == "name:pay.example"
         assert steps(evidence) == ["disk host_base: hosts"]
+
+
+def test_names_are_mended_before_nginx_is_asked_about_its_configuration(evidence: dict[str, Any]) -> None:
+    evidence["names"]["pay.example"] = []
+    evidence["configs"]["nginx"] = {"ok": False, "message": "nginx: [emerg] host not found", "file": ""}
+    evidence["paths"]["/etc/shop/checkout.env"] = {"kind": "missing"}
+    assert [line for line in steps(evidence) if line.startswith("disk")] == [
+        "disk host_base: hosts",
+        "disk checkout_service: environment_file",
+        "disk web_server: configuration",
+    ]
 
 
 def test_an_address_may_be_written_in_many_ways(evidence: dict[str, Any]) -> None:
@@ -352,3 +448,246 @@ def test_lock_that_names_nobody_is_reported_once_it_is_old(nightly: dict[str, An
 def test_evidence_recorded_before_there_were_jobs_is_still_read(evidence: dict[str, Any]) -> None:
     del evidence["locks"], evidence["reports"]
     assert judge(evidence) == []
+
+
+def test_what_people_added_is_told_and_never_judged(evidence: dict[str, Any]) -> None:
+    assert additions.find({"web1": evidence}) == []
+    evidence["additions"] = [
+        {"kind": "file", "name": "/etc/nginx/conf.d/{more}.conf", "more": ""},
+        {"kind": "link", "name": "/etc/nginx/sites-enabled/intranet.conf", "more": "/srv/{more}.conf"},
+        {"kind": "setting", "name": "/etc/nginx/mime.types", "more": "nginx-common"},
+        {"kind": "user", "name": "kenji", "more": "uid 1001, /bin/bash"},
+    ]
+    found = additions.find({"web1": evidence, "batch1": {**evidence, "additions": evidence["additions"][-1:]}})
+    assert [(item.host, item.subject) for item in found] == [
+        ("batch1", "user:kenji"),
+        ("web1", "file:/etc/nginx/conf.d/{more}.conf"),
+        ("web1", "link:/etc/nginx/sites-enabled/intranet.conf"),
+        ("web1", "setting:/etc/nginx/mime.types"),
+        ("web1", "user:kenji"),
+    ]
+    assert found[2].words.endswith("it leads to /srv/{more}.conf")
+    assert judge(evidence) == []
+
+
+LOGS = "/var/log/nginx"
+
+
+@pytest.fixture
+def full(evidence: dict[str, Any]) -> dict[str, Any]:
+    """Evidence of a host whose logs have a disk of their own, which is full of old ones."""
+    web = next(subject for subject in evidence["subjects"] if subject["role"] == "web_server")
+    steps = {"move_step": "logs_move", "reopen_step": "logs_reopen"}
+    web["logs"] = [{"directory": LOGS, "rotated": "", "unit": "nginx.service", "keep": "/var/lib/kept", **steps}]
+    old = [{"name": "access.log.1", "bytes": 50 << 20}, {"name": "access.log.2", "bytes": 30 << 20}]
+    evidence["logs"] = {LOGS: {"mount": LOGS, "keep_mount": "/", "old_bytes": 80 << 20, "old": old}}
+    evidence["disks"][LOGS] = {"size_bytes": 90 << 20, "free_bytes": 4096, "inodes": 24000, "free_inodes": 23900}
+    evidence["deleted"] = []
+    return evidence
+
+
+def hold(evidence: dict[str, Any], size: int, **more: Any) -> None:
+    log = {"pid": 41, "unit": "nginx.service", "path": f"{LOGS}/access.log", "bytes": size, "mount": LOGS}
+    evidence["deleted"].append({**log, **more})
+
+
+def test_old_logs_are_moved_off_a_full_disk(full: dict[str, Any]) -> None:
+    (found,) = judge(full)
+    assert (found.id, found.effect) == (f"disk_full/disk:{LOGS}", findings.Effect.UNTIDY)
+    assert found.cause == "/var/log/nginx is nearly full: 4 KiB of 90.0 MiB, 23900 inodes left"
+    assert found.quote == "50.0 MiB of access.log.1; 30.0 MiB of access.log.2"
+    assert steps(full) == ["disk web_server: logs_move free_mib=18"]
+
+
+def test_deleted_log_goes_first_and_alone_where_that_is_enough(full: dict[str, Any]) -> None:
+    hold(full, 40 << 20)
+    assert steps(full) == ["live web_server: logs_reopen"]
+    assert judge(full)[0].quote.startswith("40.0 MiB of /var/log/nginx/access.log, deleted, held by nginx.service 41; ")
+    full["deleted"][0]["bytes"] = 5 << 20
+    assert steps(full) == ["disk web_server: logs_move free_mib=18", "live web_server: logs_reopen"]
+
+
+def test_what_deleted_logs_hold_is_kept_before_a_reload_lets_go_of_it(full: dict[str, Any]) -> None:
+    hold(full, 40 << 20)
+    full["configs"]["nginx"] = {"ok": False, "message": "in /etc/nginx/nginx.conf:1", "file": "/etc/nginx/nginx.conf"}
+    assert steps(full)[-2:] == ["live web_server: logs_reopen", "live web_server: reload"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"unit": "mariadb.service"},
+        {"path": "/var/log/nginx/deeper/access.log"},
+        {"path": "/etc/access.log"},
+        {"mount": "/"},
+    ],
+)
+def test_nothing_but_logs_of_their_own_unit_is_let_go(full: dict[str, Any], other: dict[str, str]) -> None:
+    hold(full, 40 << 20, **other)
+    assert steps(full) == ["disk web_server: logs_move free_mib=18"]
+
+
+def test_full_disk_without_a_place_to_keep_logs_is_only_reported(full: dict[str, Any]) -> None:
+    full["logs"][LOGS].update({"mount": "/", "keep_mount": "/"})
+    full["disks"] = {"/": full["disks"][LOGS]}
+    hold(full, 40 << 20, mount="/")
+    (found,) = judge(full)
+    assert found.effect is findings.Effect.WILL_BREAK
+    assert steps(full) == []
+
+
+def test_disk_without_inodes_is_full_and_no_moved_log_helps(full: dict[str, Any]) -> None:
+    full["disks"][LOGS].update({"free_bytes": 60 << 20, "free_inodes": 3})
+    (found,) = judge(full)
+    assert found.cause == "/var/log/nginx is nearly full: 60.0 MiB of 90.0 MiB, 3 inodes left"
+    assert steps(full) == []
+
+
+@pytest.mark.parametrize(
+    ("size", "free", "inodes", "free_inodes", "few"),
+    [
+        (100 << 30, 2 << 30, 10**6, 10**6, False),  # a fiftieth of a large disk is 2 GiB
+        (100 << 30, 1 << 29, 10**6, 10**6, True),
+        (90 << 20, 10 << 20, 24000, 24000, False),
+        (90 << 20, 8 << 20, 24000, 24000, True),
+        (90 << 20, 60 << 20, 0, 0, False),  # a file system that does not count inodes
+        (0, 0, 0, 0, False),
+    ],
+)
+def test_how_little_is_nearly_full(
+    full: dict[str, Any], size: int, free: int, inodes: int, free_inodes: int, few: bool
+) -> None:
+    numbers = {"size_bytes": size, "free_bytes": free, "inodes": inodes, "free_inodes": free_inodes}
+    full["disks"][LOGS] = numbers
+    assert bool(judge(full)) is few
+
+
+def test_evidence_recorded_before_there_were_logs_is_still_read(evidence: dict[str, Any]) -> None:
+    evidence["disks"]["/"]["free_bytes"] = 0
+    assert [item.id for item in judge(evidence)] == ["disk_full/disk:/"]
+    assert steps(evidence) == []
+
+
+DATABASE_SOCKET, FILE = "/run/mysqld/mysqld.sock", "/etc/shop/checkout.env"
+ANSWERS = {"answers": True, "code": 0, "message": "", "most": 60, "connections": 3, "idle": 1, "crashed": []}
+REFUSED = {"ok": False, "code": 1045, "message": "ERROR 1045 (28000): Access denied for user 'shop'@'localhost'"}
+CRASHED = "Got error '145 \"Table was marked as crashed and should be repaired\"' for './shop/sessions'"
+RESTART = f"live host_base: unit_restart unit=checkout.service newer={FILE}"
+
+
+@pytest.fixture
+def asked(evidence: dict[str, Any]) -> dict[str, Any]:
+    """Evidence of a healthy host whose database was asked, and whose shop can log in there."""
+    roles = {subject["role"]: subject for subject in evidence["subjects"]}
+    roles["database"]["database"] = {"socket": DATABASE_SOCKET, "connections": 60}
+    roles["database"]["paths"].append({"path": DATABASE_SOCKET, "runtime": "mariadb.service"})
+    names = {"user": "SHOP_USER", "password": "SHOP_PASSWORD", "name": "SHOP_NAME", "socket": "SHOP_SOCKET"}
+    login = {"environment": FILE, **names, "unit": "checkout.service", "restore_step": "environment_file"}
+    roles["checkout_service"]["login"] = login
+    evidence["paths"][DATABASE_SOCKET] = {
+        "kind": "other",
+        "mode": "0777",
+        "owner": "mysql",
+        "group": "mysql",
+        "link": "",
+    }
+    evidence["databases"] = {DATABASE_SOCKET: dict(ANSWERS)}
+    evidence["logins"] = {FILE: {"ok": True, "code": 0, "message": ""}}
+    return evidence
+
+
+def test_database_that_answers_and_a_login_that_is_let_in_are_healthy(asked: dict[str, Any]) -> None:
+    assert judge(asked) == []
+
+
+@pytest.mark.parametrize("code", [0, 1044, 1045, 1698])
+def test_refused_login_puts_both_sides_right(asked: dict[str, Any], code: int) -> None:
+    asked["logins"][FILE] = {**REFUSED, "code": code}
+    (found,) = judge(asked)
+    assert (found.id, found.effect) == (f"login_refused/login:{FILE}", findings.Effect.CANNOT_BUY)
+    assert found.quote == REFUSED["message"]
+    assert steps(asked) == ["disk checkout_service: environment_file", "live database: user_password", RESTART]
+
+
+@pytest.mark.parametrize("code", [1040, 2002, 2013])
+def test_login_at_a_server_that_is_down_or_full_is_not_judged(asked: dict[str, Any], code: int) -> None:
+    asked["logins"][FILE] = {**REFUSED, "code": code}
+    assert judge(asked) == []
+
+
+def test_login_that_nobody_could_try_is_not_judged(asked: dict[str, Any]) -> None:
+    """The environment file is missing, or could not be read: that is said by others."""
+    asked["logins"] = {}
+    assert judge(asked) == []
+
+
+def test_login_at_another_hosts_database_is_mended_on_this_side(asked: dict[str, Any]) -> None:
+    asked["logins"][FILE] = dict(REFUSED)
+    asked["subjects"] = [subject for subject in asked["subjects"] if subject["role"] != "database"]
+    assert steps(asked) == ["disk checkout_service: environment_file", RESTART]
+
+
+@pytest.mark.parametrize(
+    ("seen", "effect", "quote"),
+    [
+        ({"connections": 60, "idle": 58}, findings.Effect.CANNOT_BUY, "60 of 60 connections, 58 of them asleep"),
+        ({"most": 10, "connections": 11}, findings.Effect.CANNOT_BUY, "11 of 10 connections, 1 of them asleep"),
+        ({"most": 59}, findings.Effect.WILL_BREAK, "3 of 59 connections, 1 of them asleep"),
+        ({"answers": False, "code": 1040, "message": "ERROR 1040"}, findings.Effect.CANNOT_BUY, "ERROR 1040"),
+    ],
+)
+def test_connections_used_up_or_fewer_than_wanted(
+    asked: dict[str, Any], seen: dict[str, Any], effect: findings.Effect, quote: str
+) -> None:
+    asked["databases"][DATABASE_SOCKET].update(seen)
+    (found,) = judge(asked)
+    assert (found.id, found.effect, found.quote) == ("connections_used/connections:mariadb.service", effect, quote)
+    assert steps(asked) == ["live database: connections"]
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        {"most": 61},
+        {"connections": 59},
+        {"answers": False, "code": 2002, "most": 0, "connections": 0},
+        {"answers": False, "code": 2013, "most": 0, "connections": 0},
+    ],
+)
+def test_more_connections_than_wanted_and_a_server_that_says_nothing_are_left(
+    asked: dict[str, Any], seen: dict[str, Any]
+) -> None:
+    asked["databases"][DATABASE_SOCKET].update(seen)
+    assert judge(asked) == []
+
+
+def test_crashed_table_is_repaired(asked: dict[str, Any]) -> None:
+    asked["databases"][DATABASE_SOCKET]["crashed"] = [{"table": "shop.sessions", "words": CRASHED}]
+    (found,) = judge(asked)
+    assert (found.id, found.effect) == ("table_crashed/table:shop.sessions", findings.Effect.CANNOT_BUY)
+    assert found.quote == CRASHED
+    assert steps(asked) == ["live database: table_repair table=shop.sessions"]
+
+
+@pytest.mark.parametrize(
+    "table", ["shop.evil\\n\\\\tname", "shop.a`b", "shop.{{ 1 }}", "shop.a b", "shop", "a.b.c", "shop.a\n", "shop.表"]
+)
+def test_table_with_a_hostile_name_is_reported_and_left_to_people(asked: dict[str, Any], table: str) -> None:
+    asked["databases"][DATABASE_SOCKET]["crashed"] = [{"table": table, "words": CRASHED}]
+    (found,) = judge(asked)
+    assert found.subject == f"table:{table}"
+    assert steps(asked) == []
+
+
+def test_socket_is_looked_for_only_while_its_server_runs(asked: dict[str, Any]) -> None:
+    asked["paths"][DATABASE_SOCKET] = {"kind": "missing"}
+    (found,) = judge(asked)
+    assert found.subject == f"path:{DATABASE_SOCKET}"
+    assert steps(asked) == [f"live host_base: unit_restart unit=mariadb.service missing={DATABASE_SOCKET}"]
+    stop(asked, "mariadb.service")
+    assert [item.subject for item in judge(asked)] == ["unit:mariadb.service"]
+
+
+def test_evidence_recorded_before_databases_were_asked_is_still_read(asked: dict[str, Any]) -> None:
+    del asked["databases"], asked["logins"]
+    assert judge(asked) == []

@@ -16,18 +16,30 @@ Collecting is dumb: it says what is there, never what it means. Schema 1 of the 
     locks      path → {present, pid, alive, age_s, owner_age_s}: files that hold their owner's PID, null: it names none;
                age_s since it was written; owner_age_s of the process that has this PID now, null when none has
     reports    unit → {state, at, result, status, log}: what a job left about its last run; no report, no entry
+    databases  socket → {answers, code, message, most, connections, idle, crashed}: of a MariaDB, connections there may
+               be, there are (but for ours), and of these asleep; crashed: [{table, words}], tables it cannot open
+    logs       directory → {mount, keep_mount, old_bytes, old}: the disks that hold it and what is kept of it; old:
+               [{name, bytes}] of rotated logs, the largest first, at most 5; old_bytes: of all of them
+    deleted    [{pid, unit, path, bytes, mount}]: deleted files of 1 MiB and more on a disk of `disks` that a unit still
+               holds open, largest first, at most 20; a root that may not trace others sees only what root holds
+    logins     environment file → {ok, code, message}: a program's own login at its database; code 0: not even tried
     abandoned  [{pid, age_s, command}]: processes of logins that no longer exist
     errors     last lines of priority err and worse since boot
+    additions  [{kind, name, more}]: what neither a role nor a Debian package put there, at most 100: a file or a link
+               (more: its target) in a directory that a role fills; a package's setting that was changed (more: the
+               package); a user who can log in (more: uid and shell)
     unseen     [{source, why}]: what could not be read
 
 Names are text: a byte that is no UTF-8 is written as \\xNN.
 """
 
 import grp
+import hashlib
 import json
 import os
 import pwd
 import re
+import selectors
 import signal
 import socket
 import stat
@@ -35,12 +47,32 @@ import subprocess
 import time
 
 COMMAND_TIMEOUT_S = 5
+OUTPUT_LIMIT = 1000000
 LINE_LIMIT = 300
-REPORT_LIMIT = 20000
+FILE_LIMIT = 20000
 TREE_LIMIT = 20000
 WRONG_LIMIT = 50
+SETTING_LIMIT = 1 << 20
+ADDITIONS_LIMIT = 100
+PEOPLE = range(1000, 60000)  # uids of accounts made for people (login.defs)
+DELETED_LEAST, DELETED_LIMIT, OLD_LIMIT = 1 << 20, 20, 5
+OPEN_LIMIT = 100000
 UNIT_LINES, ERROR_LINES = 20, 15
 SCHEMA = 1
+# Opens every table (TABLE_ROWS asks for that), writes to none: of one that cannot be opened the server says why, where
+# the comment would be. A view says it of a table below it; one that is just being dropped says something else.
+ASK_DATABASE = """
+SET max_statement_time = 4, lc_messages = 'en_US';
+SELECT @@max_connections;
+SELECT COUNT(*) - 1, COALESCE(SUM(COMMAND = 'Sleep'), 0) FROM information_schema.PROCESSLIST
+    WHERE USER NOT IN ('system user', 'event_scheduler');
+SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_COMMENT, TABLE_ROWS FROM information_schema.TABLES
+    WHERE ENGINE IS NULL AND TABLE_TYPE = 'BASE TABLE' AND TABLE_COMMENT RLIKE '(is|as) crashed|is corrupt|^Incorrect '
+    LIMIT 50;
+"""
+NO_SERVER, TOO_MANY_CONNECTIONS = 2002, 1040
+# The client reads its settings in lines of 4096 bytes: the rest of a longer one would be a setting of its own.
+SETTINGS_LIMIT = 3000
 
 
 class Collector:
@@ -56,28 +88,30 @@ class Collector:
 
     def note(self, source, why):
         """Note a source as unseen."""
-        self.unseen.append({"source": source, "why": why.strip()[:LINE_LIMIT]})
+        self.unseen.append({"source": source[:LINE_LIMIT], "why": why.strip()[:LINE_LIMIT]})
 
-    def command(self, *words, source=""):
-        """Run a reading command; return (exit status, output, errors), or None when it cannot be run in time."""
+    def command(self, *words, source="", keep=()):
+        """Run a reading command; return (exit status, output, errors), or None when it cannot be run in time.
+
+        `keep`: file descriptors that it inherits.
+        """
         source = source or " ".join(words[:3])
         environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "SYSTEMD_PAGER": "cat"}
         try:
             process = subprocess.Popen(
                 words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment,
-                start_new_session=True,
+                start_new_session=True, pass_fds=keep,
             )  # fmt: skip
         except OSError as error:
             self.note(source, error.strerror)
             return None
         with process:
-            try:
-                output, errors = process.communicate(timeout=COMMAND_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
+            told, why = listen(process)
+            if why:
                 os.killpg(process.pid, signal.SIGKILL)  # with whatever it started
-                self.note(source, f"no answer within {COMMAND_TIMEOUT_S} s")
+                self.note(source, why)
                 return None
-        return process.returncode, output.decode(errors="replace"), errors.decode(errors="replace")
+        return process.returncode, *(piece.decode(errors="replace") for piece in told)
 
     def output(self, *words):
         """Return what a reading command says; nothing, and a note, when it fails."""
@@ -197,24 +231,29 @@ class Collector:
             "link": text(os.readlink(path)) if kind == "link" else "",
         }
 
-    def small_file(self, path, limit):
-        """Return the beginning of an ordinary file and when it was written; None, with a note if odd, without one."""
+    def beginning(self, path, limit):
+        """Return the first bytes of an ordinary file and when it was written; None, with a note if odd, without one."""
         try:
             # Neither a link is followed nor a pipe waited for.
             handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         except OSError as error:
-            self.note(path, error.strerror)
+            self.note(text(path), error.strerror)
             return None
         try:
             status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode):
-                self.note(path, "not an ordinary file")
+                self.note(text(path), "not an ordinary file")
                 return None
-            return os.read(handle, limit).decode(errors="replace"), status.st_mtime
+            return os.read(handle, limit), status.st_mtime
         finally:
             os.close(handle)
+
+    def small_file(self, path, limit):
+        """Return the beginning of an ordinary file as text, and when it was written."""
+        seen = self.beginning(path, limit)
+        return seen and (seen[0].decode(errors="replace"), seen[1])
 
     def locks(self, subjects):
         """Return of each lock file whether it stands, the PID in it, and the ages of both."""
@@ -236,7 +275,7 @@ class Collector:
         found = {}
         units = (unit for subject in subjects for unit in subject.get("units") or [] if unit.get("report"))
         for unit in units:
-            seen = self.small_file(unit["report"], REPORT_LIMIT)
+            seen = self.small_file(unit["report"], FILE_LIMIT)
             if seen is None:
                 continue
             try:
@@ -249,6 +288,85 @@ class Collector:
             except (ValueError, KeyError, TypeError) as error:
                 self.note(unit["report"], f"not a report: {error!r}")
         return found
+
+    def mariadb(self, defaults, place, statements, keep=()):
+        """Run reading statements at a socket; return (lines of cells, MariaDB's error or 0, its words) or None."""
+        done = self.command(
+            "mariadb", defaults, f"--socket={place}", "--connect-timeout=3", "--skip-ssl", "--skip-local-infile",
+            "--batch", "--skip-column-names", "-e", statements, source=f"mariadb at {place}", keep=keep,
+        )  # fmt: skip
+        if done is None:
+            return None
+        # The server's words alone: the client's own may quote its settings, and a password with them.
+        said = re.search(r"(?m)^ERROR (\d{1,9})\b.*", done[2]) if done[0] else None
+        if done[0] and not said:
+            self.note(f"mariadb at {place}", f"it ended with status {done[0]}")
+            return None
+        rows = [line.split("\t") for line in done[1].split("\n")]
+        return rows, int(said[1]) if said else 0, said[0][:LINE_LIMIT] if said else ""
+
+    def databases(self, subjects):
+        """Return how full each database server is, and which of its tables it cannot open."""
+        found = {}
+        for place in (subject["database"]["socket"] for subject in subjects if subject.get("database")):
+            # Beyond the last connection there is one for root; whoever is just being refused holds it for a moment.
+            for pause in (0.2, 0.4, 0.8, 0):
+                done = self.mariadb("--no-defaults", place, ASK_DATABASE)
+                if not done or done[1] != TOO_MANY_CONNECTIONS:
+                    break
+                time.sleep(pause)
+            if done is None:
+                continue
+            rows, code, message = done
+            try:
+                most, (connections, idle), answers = int(rows[0][0]), map(int, rows[1]), True
+            except (ValueError, IndexError):
+                most, connections, idle, answers = 0, 0, 0, False
+            # Of a stopped server its unit says enough.
+            if code not in (0, NO_SERVER, TOO_MANY_CONNECTIONS):
+                self.note(f"mariadb at {place}", message)
+            tables = [row for row in rows[2:] if len(row) == 4]
+            crashed = [{"table": f"{row[0]}.{row[1]}", "words": row[2][:LINE_LIMIT]} for row in tables]
+            found[place] = {
+                "answers": answers, "code": code, "message": message, "most": most, "connections": connections,
+                "idle": idle, "crashed": crashed,
+            }  # fmt: skip
+        return found
+
+    def logins(self, subjects):
+        """Log in at the database as each program would: with what stands in its environment file."""
+        found = {}
+        for wanted in (subject["login"] for subject in subjects if subject.get("login")):
+            file = wanted["environment"]
+            seen = self.small_file(file, FILE_LIMIT)
+            if seen is None:
+                continue
+            told = environment(seen[0])
+            # Without a name or a password root, who asks, would be let in.
+            lacking = [wanted[key] for key in ("user", "password", "name", "socket") if not told.get(wanted[key])]
+            user, password, name = (quoted(told.get(wanted[key], "")) for key in ("user", "password", "name"))
+            settings = f"[client]\nuser={user}\npassword={password}\ndatabase={name}\n".encode()
+            if len(seen[0].encode()) >= FILE_LIMIT or len(settings) > SETTINGS_LIMIT:
+                self.note(file, "too long to be tried as a login")
+            elif lacking:
+                found[file] = {"ok": False, "code": 0, "message": f"{', '.join(lacking)} not in {file}"[:LINE_LIMIT]}
+            elif told[wanted["user"]] == "root":
+                self.note(file, "names root, whom the server lets in without a password")
+            elif done := self.login(settings, told[wanted["socket"]]):
+                found[file] = {"ok": done[1] == 0, "code": done[1], "message": done[2]}
+        return found
+
+    def login(self, settings, place):
+        """Log in at a socket with the settings of a client; return what `mariadb` returns."""
+        # In memory, and inherited: neither the list of processes nor a disk may show it.
+        handle = os.memfd_create("login")
+        try:
+            # Memory is open to all at first, and the client would read none of it, and log in as root.
+            os.fchmod(handle, 0o600)
+            os.write(handle, settings)
+            return self.mariadb(f"--defaults-file=/proc/self/fd/{handle}", place, "SELECT 1", keep=(handle,))
+        finally:
+            os.close(handle)
 
     def walk(self, tree):
         """Return directories and files below a tree whose modes lack bits they should have; follows no link."""
@@ -309,6 +427,60 @@ class Collector:
             }
         return found
 
+    def logs(self, places):
+        """Return of each directory of logs what its rotated ones take, and which disks are concerned."""
+        found = {}
+        for place in places:
+            old, pattern = [], re.compile(place["rotated"])
+            try:
+                for entry in os.scandir(place["directory"]):
+                    if pattern.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                        old.append((entry.stat(follow_symlinks=False).st_blocks * 512, text(entry.name)))
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                self.note(place["directory"], error.strerror)
+            old.sort(reverse=True)
+            found[place["directory"]] = {
+                "mount": mount_of(place["directory"]),
+                "keep_mount": mount_of(place["keep"]),
+                "old_bytes": sum(size for size, _ in old),
+                "old": [{"name": name, "bytes": size} for size, name in old[:OLD_LIMIT]],
+            }
+        return found
+
+    def deleted(self, disks):
+        """Return the deleted files on these disks that are held open, once for each unit that holds them."""
+        by_device, found, seen = {}, {}, 0
+        for mount in disks:
+            try:
+                by_device.setdefault(os.stat(mount).st_dev, mount)
+            except OSError as error:
+                self.note(mount, error.strerror)
+        for pid in sorted(map(int, filter(str.isdigit, os.listdir("/proc")))):
+            try:
+                names = [f"/proc/{pid}/fd/{number}" for number in os.listdir(f"/proc/{pid}/fd")]
+            except OSError:
+                continue  # it ended, or we may not trace it
+            seen += len(names)
+            if seen > OPEN_LIMIT:
+                self.note("/proc/*/fd", f"more than {OPEN_LIMIT} open files")
+                break
+            for name in names:
+                try:
+                    path = os.readlink(name)
+                    if not path.endswith(" (deleted)"):
+                        continue
+                    status = os.stat(name)
+                    size, mount = status.st_blocks * 512, by_device.get(status.st_dev)
+                    if mount and stat.S_ISREG(status.st_mode) and status.st_nlink == 0 and size >= DELETED_LEAST:
+                        unit = unit_of(pid)
+                        item = {"pid": pid, "unit": unit, "path": text(path[: -len(" (deleted)")]), "bytes": size}
+                        found.setdefault((status.st_dev, status.st_ino, unit), {**item, "mount": mount})
+                except OSError:
+                    continue  # it was closed while we looked
+        return sorted(found.values(), key=lambda item: (-item["bytes"], item["path"], item["pid"]))[:DELETED_LIMIT]
+
     def abandoned(self):
         """Return processes that a dropped connection left behind: their login is gone, they still run."""
         # systemd's own word for a scope whose login has ended; a login at the console or by su has no sshd, and lives.
@@ -327,6 +499,145 @@ class Collector:
                 continue  # it ended while we looked
         return found
 
+    def additions(self, subjects):
+        """Return what people added: to the directories that roles fill, to packages' settings, and as accounts."""
+        own = {item["path"] for subject in subjects for item in subject.get("paths") or []}
+        places = [place for subject in subjects for place in subject.get("directories") or []]
+        own |= {f"{place['path']}/{name}" for place in places for name in place["own"]}
+        standing = self.standing(dict.fromkeys(place["path"] for place in places), own)
+        settings = self.settings() if standing else {}
+        found, unknown = [], {}
+        for path, target in standing.items():
+            if target in settings:  # a link to a package's file is how a package is switched on
+                package, digest = settings[target]
+                seen = self.beginning(path, SETTING_LIMIT) if path == target and digest else None
+                if seen and hashlib.md5(seen[0], usedforsecurity=False).hexdigest() != digest:
+                    found.append({"kind": "setting", "name": text(path), "more": package})
+            else:
+                unknown[path] = target
+        packaged = self.packaged([name for pair in unknown.items() for name in pair])
+        for path, target in unknown.items():
+            if not {path, target} & packaged:
+                kind = "file" if path == target else "link"
+                found.append({"kind": kind, "name": text(path), "more": "" if path == target else text(target)})
+        found.sort(key=lambda item: (item["name"], item["kind"]))
+        found += self.people({name for subject in subjects for name in subject.get("users") or []})
+        if len(found) > ADDITIONS_LIMIT:
+            self.note("what people added", f"{len(found)} things, of which {ADDITIONS_LIMIT} are told")
+        return found[:ADDITIONS_LIMIT]
+
+    def standing(self, places, own):
+        """Return the files in these directories, and in those below that end in .d: path → what a link leads to."""
+        found, stack = {}, list(places)[::-1]
+        while stack:
+            place = stack.pop()
+            try:
+                entries = sorted(os.scandir(place), key=lambda entry: entry.name)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                self.note(text(place), error.strerror)
+                continue
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    stack += [entry.path] if entry.name.endswith(".d") else []
+                elif entry.path not in own and os.path.isfile(entry.path):
+                    found[entry.path] = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
+                if len(found) > TREE_LIMIT:
+                    self.note(text(place), f"more than {TREE_LIMIT} files in such directories")
+                    return found
+        return found
+
+    def settings(self):
+        """Return the settings that packages brought: path → package and MD5 of what it brought, "" where not known."""
+        found, package = {}, ""
+        for line in self.output("dpkg-query", "--show", "--showformat=${Package}\n${Conffiles}\n").splitlines():
+            if not line.startswith(" "):
+                package = line
+                continue
+            told = re.fullmatch(r" (/.+?) (\S+)(?: obsolete| remove-on-upgrade)*", line)
+            if told:
+                found[told[1]] = package, told[2] if re.fullmatch("[0-9a-f]{32}", told[2]) else ""
+        return found
+
+    def packaged(self, paths):
+        """Return those of these paths that a package owns, under either name where /lib is /usr/lib."""
+        names = {path: [path, path.removeprefix("/usr")] for path in paths}
+        wanted = sorted({re.sub(r"([\\*?[])", r"\\\1", name) for both in names.values() for name in both})[:TREE_LIMIT]
+        # Exit status 1: some belong to none.
+        told = self.command("dpkg-query", "--search", "--", *wanted) if wanted else None
+        owned = {line.partition(": ")[2] for line in told[1].splitlines()} if told else set()
+        return {path for path, both in names.items() if owned & set(both)}
+
+    def people(self, own):
+        """Return the accounts of this host that a person may log in with, but for these."""
+        found = []
+        with open("/etc/passwd", encoding="utf-8", errors="replace") as handle:
+            for line in handle:
+                fields = line.rstrip("\n").split(":")
+                if len(fields) != 7 or not fields[2].isdigit() or int(fields[2]) not in PEOPLE or fields[0] in own:
+                    continue
+                if fields[6].rpartition("/")[2] not in ("nologin", "false"):
+                    more = f"uid {fields[2]}, {fields[6] or '/bin/sh'}"
+                    found.append({"kind": "user", "name": fields[0], "more": more})
+        return found
+
+
+def listen(process):
+    """Return what a process writes until it ends; of one that takes too long or says too much, why it was given up."""
+    told = {process.stdout: b"", process.stderr: b""}
+    end = time.monotonic() + COMMAND_TIMEOUT_S
+    late = f"no answer within {COMMAND_TIMEOUT_S} s"
+    with selectors.DefaultSelector() as open_ends:
+        for pipe in told:
+            open_ends.register(pipe, selectors.EVENT_READ)
+        while open_ends.get_map():
+            ready = open_ends.select(end - time.monotonic())
+            if not ready or time.monotonic() > end:
+                return (b"", b""), late
+            for key, _ in ready:
+                piece = os.read(key.fd, 65536)
+                told[key.fileobj] += piece
+                if not piece:
+                    open_ends.unregister(key.fileobj)
+            if sum(map(len, told.values())) > OUTPUT_LIMIT:
+                return (b"", b""), f"it said more than {OUTPUT_LIMIT} bytes"
+    try:
+        process.wait(max(end - time.monotonic(), 0.1))
+    except subprocess.TimeoutExpired:
+        return (b"", b""), late
+    return tuple(told.values()), ""
+
+
+# A line of an environment file as systemd reads it: a comment, or a name and its value, first what is quoted of it.
+ENTRY = re.compile(
+    r"""
+    [ \t\n]*
+    (?: [#;] [^\n]*
+      | (?P<name> [^=\n]+ ) = (?P<pieces> (?: [ \t] | '[^']*' | "(?:\\.|[^"\\])*" )* ) (?P<rest> (?: \\. | [^\\\n] )* )
+      | [^\n]*
+    )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+PIECE = re.compile(r"""'([^']*)'|"((?:\\.|[^"\\])*)\"""", re.DOTALL)
+
+
+def environment(text):
+    """Return the variables of an environment file, the last of each name."""
+    found = {}
+    for name, pieces, rest in ENTRY.findall(text.partition("\0")[0].replace("\r", "\n")):
+        # A backslash takes a line's end away, and itself: within double quotes before these four, elsewhere always.
+        within = (single + re.sub(r'\\(?:\n|(["\\`$]))', r"\1", double) for single, double in PIECE.findall(pieces))
+        if name:
+            found[name.strip(" \t")] = "".join(within) + re.sub(r"(?s)\\(?:\n|(.))", r"\1", rest.rstrip(" \t"))
+    return found
+
+
+def quoted(value):
+    """Return a value as the option files of MariaDB's clients hold it."""
+    return '"' + re.sub(r'(["\\])', r"\\\1", value).replace("\n", r"\n") + '"'
+
 
 def lines(text):
     """Return the non-empty lines of a text, each cut at LINE_LIMIT characters."""
@@ -336,6 +647,22 @@ def lines(text):
 def text(name):
     """Return a file's name as text that every reader accepts."""
     return os.fsencode(name).decode(errors="backslashreplace")
+
+
+def mount_of(path):
+    """Return where the file system is mounted that holds a path, or would hold it."""
+    path = os.path.realpath(path)
+    while not os.path.ismount(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def unit_of(pid):
+    """Return the unit that a process belongs to; nothing for one that belongs to none."""
+    with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as handle:
+        # The last of them: above it may stand what the whole host is to its own host.
+        found = re.search(r"(?m)^\d+:(?:name=systemd)?:.*/([^/\n]+\.(?:service|scope))(?:/|$)", handle.read())
+    return found[1] if found else ""
 
 
 def age_s(pid):
@@ -370,6 +697,11 @@ def collect(subjects):
     mount_paths = [mount["path"] for subject in subjects for mount in subject.get("mounts") or []]
     paths = [item["path"] for subject in subjects for item in subject.get("paths") or []]
     trees = [tree for subject in subjects for tree in subject.get("trees") or []]
+    places = [place for subject in subjects for place in subject.get("logs") or []]
+    logs = collector.logs(places)
+    disks = collector.disks(
+        ["/", *mount_paths, *(place[key] for place in logs.values() for key in ("mount", "keep_mount"))]
+    )
     reports = collector.reports(subjects)
     units = collector.units(unit_names)
     # A job that started or ended while we looked would seem to be cut off: only what stood before and after is told.
@@ -388,9 +720,14 @@ def collect(subjects):
         "names": collector.names(subjects),
         "locks": collector.locks(subjects),
         "reports": {name: told for name, told in again.items() if reports.get(name) == told},
-        "disks": collector.disks(["/", *mount_paths]),
+        "databases": collector.databases(subjects),
+        "logins": collector.logins(subjects),
+        "logs": logs,
+        "disks": disks,
+        "deleted": collector.deleted(disks),
         "abandoned": collector.abandoned(),
         "errors": collector.errors(),
+        "additions": collector.additions(subjects),
         "unseen": [item for number, item in enumerate(collector.unseen) if item not in collector.unseen[:number]],
     }
 

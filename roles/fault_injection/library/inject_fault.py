@@ -9,17 +9,56 @@ Operations, each a mapping with exactly these keys; what is already so is no cha
     write: PATH, text: TEXT     PATH is a file with this one line
     append: PATH, text: TEXT    PATH ends with this line
     move: PATH, to: PATH        the file stands elsewhere
+    cut: PATH, match: PATTERN   the lines of the file in which the pattern is found are gone
+    fill: PATH, leave: KIB      the log has grown until no more than this is left of its file system, a small one
 
-Paths are absolute, modes four digits in quotes; chmod, write and append follow links. One that is not understood keeps
-all of them back.
+and what befalls a running system; these always change something:
+
+    kill: UNIT                  its processes die as in a power failure; whether it comes back is systemd's business
+    start: UNIT                 it was started, and may have failed
+    sql: STATEMENT              the local MariaDB has carried it out
+    hold: PATH, unit: UNIT      a forgotten program, the transient UNIT, sits on every connection that the database has
+                                for the user of this environment file (…_DATABASE_USER, …_PASSWORD, …_SOCKET)
+
+Paths are absolute, modes four digits in quotes; chmod, write, append, cut and fill follow links. One that is not
+understood keeps all of them back.
 """
 
+import errno
 import os
 import re
 import stat
+import subprocess
 from contextlib import contextmanager
 
-OPERATIONS = {"remove": set(), "link": {"to"}, "chmod": {"mode"}, "write": {"text"}, "append": {"text"}, "move": {"to"}}
+OPERATIONS = {
+    "remove": set(), "link": {"to"}, "chmod": {"mode"}, "write": {"text"}, "append": {"text"}, "move": {"to"},
+    "cut": {"match"}, "kill": set(), "start": set(), "sql": set(), "hold": {"unit"},
+    "fill": {"leave"},
+}  # fmt: skip
+SMALL_DISK = 1 << 30
+# Of an address that no customer of the practice site has, so that it can be told from theirs.
+LOG_LINE = (
+    b'192.0.2.77 - - [25/Nov/2026:04:02:11 +0900] "GET /catalogue/?page=2 HTTP/1.1" 200 18231 "-" "old-crawler/1.2"\n'
+)
+UNIT = re.compile(r"[A-Za-z0-9@:_.-]+\.service")
+# Takes connections for some seconds, because others give theirs back, then says that it is ready and does nothing more.
+# This text is what an operator finds in the list of processes: it is the culprit, and names neither drill nor fault.
+HOLD = """
+import os, pymysql, socket, time
+given = {name.rsplit("_DATABASE_")[-1]: value for name, value in os.environ.items() if "_DATABASE_" in name}
+held, end = [], time.monotonic() + 3
+while time.monotonic() < end:
+    try:
+        held.append(pymysql.connect(user=given["USER"], password=given["PASSWORD"], unix_socket=given["SOCKET"]))
+    except pymysql.MySQLError:
+        time.sleep(0.05)
+if not held:
+    raise SystemExit("no connection to be had")
+notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+notify.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
+time.sleep(100000)
+"""
 
 
 def check(operation):
@@ -31,11 +70,23 @@ def check(operation):
     more = OPERATIONS[kind]
     if operation.keys() - kinds != more:
         return f"{operation}: {kind} needs {' and '.join(more) or 'nothing'} beside the path, and nothing else"
-    for path in [operation[kind], *([operation["to"]] if kind == "move" else [])]:
+    if kind in ("kill", "start", "hold"):
+        unit = operation.get("unit", operation[kind])
+        if not UNIT.fullmatch(str(unit)):
+            return f"{operation}: {unit!r} must be the name of a service"
+    paths = [] if kind in ("kill", "start", "sql") else [operation[kind]]
+    for path in [*paths, *([operation["to"]] if kind == "move" else [])]:
         if not isinstance(path, str) or not path.startswith("/"):
             return f"{operation}: {path!r} must be an absolute path"
+    if kind == "fill" and not re.fullmatch("[0-9]{1,7}", str(operation["leave"])):
+        return f"{operation}: leave must be a number of KiB"
     if kind == "chmod" and not re.fullmatch("[0-7]{4}", str(operation["mode"])):
         return f"{operation}: mode must be four octal digits in quotes"
+    if kind == "cut":
+        try:
+            re.compile(operation["match"])
+        except (re.error, TypeError) as error:
+            return f"{operation}: match must be a pattern: {error}"
     return ""
 
 
@@ -51,11 +102,60 @@ def times_kept(*paths):
                 os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)
 
 
+def run(*words, told=""):
+    """Run a command that must not fail, and says nothing; `told` is its standard input."""
+    subprocess.run(words, check=True, input=told.encode(), capture_output=True, timeout=60)
+
+
+def befall(kind, operation):
+    """Carry out an operation on the running system."""
+    what = operation[kind]
+    if kind == "kill":
+        run("systemctl", "kill", "--signal=KILL", "--", what)
+    elif kind == "start":
+        subprocess.run(["systemctl", "start", "--", what], check=False, capture_output=True, timeout=60)
+    elif kind == "sql":
+        run("mariadb", "--batch", told=what)  # a password in it is in no list of processes
+    else:
+        # A name of its own: else the journal would repeat the whole program at its start.
+        unit = ["--collect", f"--unit={operation['unit']}", f"--description={operation['unit']}"]
+        unit += ["--property=Type=notify", f"--property=EnvironmentFile={what}"]
+        run("systemd-run", *unit, "/usr/bin/python3", "-c", HOLD)
+
+
+def room(path):
+    """Return how many bytes are free on the file system of a path."""
+    numbers = os.statvfs(path)
+    return numbers.f_bavail * numbers.f_frsize
+
+
+def fill(path, leave):
+    """Let a log grow until so many bytes are left; return whether it grew."""
+    folder = os.path.dirname(path)
+    numbers = os.statvfs(folder)
+    if numbers.f_blocks * numbers.f_frsize > SMALL_DISK:
+        raise OSError(f"{folder} is on no small disk of its own: what would run full is the machine's")
+    if room(folder) - leave < len(LOG_LINE):
+        return False
+    with open(path, "ab", buffering=0) as handle:
+        try:
+            while (more := (room(folder) - leave) // len(LOG_LINE)) > 0:
+                handle.write(LOG_LINE * min(more, 4096))
+            os.fsync(handle.fileno())
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+    return True
+
+
 def apply(operation):
     """Carry out one operation; return whether it changed anything."""
     (kind,) = operation.keys() & OPERATIONS.keys()
+    if kind in ("kill", "start", "sql", "hold"):
+        befall(kind, operation)
+        return True
     path = operation[kind]
-    if kind in ("chmod", "write", "append"):
+    if kind in ("chmod", "write", "append", "cut", "fill"):
         path = os.path.realpath(path)
     exists = os.path.lexists(path)
     # A file from today among files of last year would point at itself: what is new is as old as its folder.
@@ -80,6 +180,16 @@ def apply(operation):
                 return False
             with times_kept(os.path.dirname(to)):
                 os.rename(path, to)
+        elif kind == "cut":
+            with open(path, encoding="utf-8", errors="surrogateescape") as handle:
+                old = handle.read().splitlines(keepends=True)
+            left = [line for line in old if not re.search(operation["match"], line)]
+            if left == old:
+                return False
+            with open(path, "w", encoding="utf-8", errors="surrogateescape") as handle:
+                handle.writelines(left)
+        elif kind == "fill":
+            return fill(path, int(operation["leave"]) << 10)
         else:
             line = operation["text"] + "\n"
             old = ""
@@ -105,6 +215,9 @@ def main():
         module.fail_json(msg=f"nothing injected: {wrong[0]}")
     try:
         changed = [apply(operation) for operation in operations]
+    except subprocess.SubprocessError as error:
+        told = (getattr(error, "stderr", b"") or b"").decode(errors="replace").strip()
+        module.fail_json(msg=f"not injected: {told or type(error).__name__}")
     except OSError as error:
         module.fail_json(msg=f"not injected: {error}")
     module.exit_json(changed=any(changed))

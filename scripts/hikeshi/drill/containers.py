@@ -31,6 +31,14 @@ PRACTICE = INVENTORIES / PRACTICE_SITE
 SSH_WAIT_S = 60
 
 
+class SmallDisk(BaseModel):
+    """A file system of an instance's own, small enough to be filled."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    path: str
+    mib: int
+
+
 class Instance(BaseModel):
     """One host of `containers.yml`."""
 
@@ -38,7 +46,13 @@ class Instance(BaseModel):
     address: int
     capabilities: list[str] = []
     volumes: dict[str, str] = {}
+    small_disks: dict[str, SmallDisk] = {}
     publish: dict[str, int]
+
+    @property
+    def disks(self) -> dict[str, str]:
+        """All that outlives a reboot and is no part of the image: name → where it is mounted."""
+        return {**self.volumes, **{name: disk.path for name, disk in self.small_disks.items()}}
 
 
 class Cloud(BaseModel):
@@ -60,6 +74,7 @@ class State:
     ipv6: str = ""  # the network's first four groups
     mac: str = ""  # middle of the hosts' hardware addresses
     ports: dict[str, dict[str, int]] = field(default_factory=dict)
+    no_small_disks: str = ""  # why this machine gives none; what stands in their place must not be filled
     complete: bool = False
 
     def save(self) -> None:
@@ -245,11 +260,38 @@ def _first_boot_data(host: str, prefix: str) -> bytes:
     return buffer.getvalue()
 
 
+def _make_small_disk(name: str, mib: int) -> str:
+    """Make a volume whose file system lies in a file of this size; where that cannot be, an ordinary one.
+
+    Return why it could not be.
+    """
+    file = practice_folder() / "drill" / "disks" / f"{name}.img"
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    create = ["volume", "create", "--label", "hikeshi=practice"]
+    try:
+        with file.open("wb") as handle:
+            handle.truncate(mib << 20)
+        # -m 0: without a reserve, full means full for root as well.
+        subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(file)], check=True, capture_output=True)
+        engine.podman(*create, "--opt", "type=ext4", "--opt", f"device={file}", "--opt", "o=loop", name)
+        # Tried now: without loop devices it would be the instance that does not start.
+        engine.podman("volume", "mount", name)
+        engine.podman("volume", "unmount", name)
+    except (OSError, subprocess.CalledProcessError, HikeshiError) as error:
+        file.unlink(missing_ok=True)
+        engine.podman("volume", "rm", "--force", name, check=False)
+        engine.podman(*create, name)
+        return error.message if isinstance(error, HikeshiError) else str(error)
+    return ""
+
+
 def create(state: State, images: dict[str, str]) -> None:
     """Create every instance from its image, give it its identity, start it."""
     for host, instance in cloud().instances.items():
         for name in instance.volumes:
             engine.podman("volume", "create", "--label", "hikeshi=practice", volume(host, name, state.prefix))
+        for name, disk in instance.small_disks.items():
+            state.no_small_disks = _make_small_disk(volume(host, name, state.prefix), disk.mib) or state.no_small_disks
         ports = [f"127.0.0.1:{state.ports[host][name]}:{inside}" for name, inside in instance.publish.items()]
         arguments = [
             "create", "--name", container(host, state.prefix), "--hostname", host, "--systemd=always",
@@ -264,7 +306,7 @@ def create(state: State, images: dict[str, str]) -> None:
         ]  # fmt: skip
         for capability in instance.capabilities:
             arguments += ["--cap-add", capability]
-        for name, path in instance.volumes.items():
+        for name, path in instance.disks.items():
             arguments += ["--volume", f"{volume(host, name, state.prefix)}:{path}"]
         for port in ports:
             arguments += ["--publish", port]
@@ -378,7 +420,7 @@ def remove(prefix: str) -> None:
             engine.podman("rm", "--force", "--time", "2", name)
     kept = set(engine.podman("volume", "ls", "--quiet").splitlines())
     for host, instance in cloud().instances.items():
-        for name in instance.volumes:
+        for name in instance.disks:
             if volume(host, name, prefix) in kept:
                 engine.podman("volume", "rm", "--force", volume(host, name, prefix))
     if prefix in engine.podman("network", "ls", "--format", "{{.Name}}").splitlines():

@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,11 @@ class FaultData(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     title: str
     host: str
-    probe: str
+    probe: str = ""  # that turns red; none where no customer notices
     subjects: list[str]
+    after_reboot: bool = False  # a restart would mend it: it comes after the scenario's
+    excludes: list[str] = []  # faults beside which this one cannot be made
+    small_disk: bool = False  # it fills a disk: only one of an instance's `small_disks`
     choose: dict[str, list[str]] = {}
     variants: list[list[dict[str, str]]]
 
@@ -37,6 +41,7 @@ class Fault:
     probe: str
     seed: int
     subjects: list[str]
+    after_reboot: bool
     operations: list[dict[str, str]]
 
 
@@ -67,14 +72,33 @@ def choose(name: str, seed: int) -> Fault:
         probe=data.probe,
         seed=seed,
         subjects=[subject.format(**chosen) for subject in data.subjects],
+        after_reboot=data.after_reboot,
         operations=[{key: value.format(**chosen) for key, value in operation.items()} for operation in variant],
     )
 
 
+def compatible(names: Collection[str]) -> bool:
+    """Say whether these faults can be made side by side."""
+    known = catalogue()
+    return not any(set(known[name].excludes) & set(names) for name in names)
+
+
+def choose_all(names: Sequence[str], seed: int) -> list[Fault]:
+    """Choose the parameters of several faults; raise when they cannot be made side by side."""
+    chosen = [choose(name, seed) for name in names]
+    if not compatible(names):
+        pairs = [f"{name} and {other}" for name in names for other in catalogue()[name].excludes if other in names]
+        raise UsageError(f"these faults cannot be made side by side: {', '.join(pairs)}.", "leave one of them out")
+    return chosen
+
+
 def inject(site: Site, faults: list[Fault]) -> None:
     """Break the practice site, and keep the answer sheet where recovery does not look."""
+    if not faults:
+        return
     operations: dict[str, list[dict[str, str]]] = {}
-    for fault in faults:
+    # What dies dies last: another fault may need it alive.
+    for fault in sorted(faults, key=lambda fault: any("kill" in operation for operation in fault.operations)):
         operations.setdefault(fault.host, []).extend(fault.operations)
     with screen.run_progress(f"breaking: {len(faults)} faults") as progress:
         result = runner.run(

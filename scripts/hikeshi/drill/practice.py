@@ -106,6 +106,8 @@ def _up(release: str) -> tuple[Site, bool]:
     base = engine.base_image(release)
     hosts = containers.cloud().instances
     containers.create(state, {host: containers.image(host, release, digest) if kept else base for host in hosts})
+    if state.no_small_disks:
+        screen.say(f"no disk can be filled in this drill: {screen.safe(state.no_small_disks)}")
     containers.wait_for_ssh(state)
     site = load(PRACTICE_SITE)
     with screen.run_progress("building the site with Ansible") as progress:
@@ -179,17 +181,28 @@ def standing_state() -> State:
 
 
 def break_site(names: list[str], seed: int | None, reboot: str) -> list[faults.Fault]:
-    """Inject faults with a seed (drawn when None) and restart the host `reboot`."""
+    """Inject faults with a seed (drawn when None) and restart the host `reboot`; what it would mend comes after."""
     state = standing_state()
     site = load(PRACTICE_SITE)
     number = draw_seed(seed)
-    chosen = [faults.choose(name, number) for name in names]
+    chosen = faults.choose_all(names, number)
+    filling = [name for name in names if faults.catalogue()[name].small_disk]
+    if filling and state.no_small_disks:
+        raise MisconfiguredError(
+            f"{', '.join(filling)} needs a small disk, which this machine cannot give: {state.no_small_disks}",
+            "leave it out, or give this machine loop devices, then hikeshi drill down and hikeshi drill up",
+        )
     with _locked("drill break"):
         screen.say(f"seed {number}")
-        faults.inject(site, chosen)
+        faults.inject(site, [fault for fault in chosen if not (reboot and fault.after_reboot)])
         if reboot:
             screen.say(f"the platform restarts {reboot}")
             containers.reboot(state, reboot)
+            later = [fault for fault in chosen if fault.after_reboot]
+            if later:
+                # sshd is there long before the services are, and what they have not made yet cannot be taken from them.
+                ledger.run_on(site, reboot, "timeout 60 systemctl is-system-running --wait || true")
+            faults.inject(site, later)
         wait_until_settled(site)
     return chosen
 

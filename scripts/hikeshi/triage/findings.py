@@ -67,8 +67,9 @@ class Step:
 class Finding:
     """A judgement on one host's evidence.
 
-    `subject` is what it is about (`unit:NAME`, `path:PATH`, `mount:PATH`, `config:NAME`, `lock:PATH`); `id` is rule and
-    subject; `quote` is the evidence itself, as it was seen.
+    `subject` is what it is about (`unit:NAME`, `path:PATH`, `mount:PATH`, `config:NAME`, `lock:PATH`,
+    `disk:MOUNT`, `name:NAME`, `login:FILE`, `connections:UNIT`, `table:DATABASE.TABLE`); `id`
+    is rule and subject; `quote` is the evidence itself, as it was seen.
     """
 
     rule: str

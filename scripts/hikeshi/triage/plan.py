@@ -35,7 +35,8 @@ def make(findings: Sequence[Finding], evidence: Mapping[str, Evidence]) -> Plan:
 
     Disk before live, and late ones last. Within each: hosts by name; a role's own steps (which put a file back) before
     the general ones (which enable, start or set modes on it); general ones in the order in which the site is built,
-    because a later role's service needs the earlier one's; paths from the top of the tree down.
+    because a later role's service needs the earlier one's; paths from the top of the tree down. What no unit is needed
+    for comes first: nginx asks for names while its configuration is tested.
     """
     causes: dict[object, list[Finding]] = {}
     steps: dict[object, Step] = {}
@@ -49,7 +50,7 @@ def make(findings: Sequence[Finding], evidence: Mapping[str, Evidence]) -> Plan:
         units = [unit["name"] for subject in subjects for unit in subject.get("units") or []]
         roles = [subject["role"] for subject in subjects]
         unit, path = step.args.get("unit", ""), step.args.get("path", "")
-        general = step.role == "host_base"
+        general = step.role == "host_base" and ("unit" in step.args or "path" in step.args)
         return (
             step.kind != "disk",
             step.late,
@@ -70,5 +71,5 @@ def _last_unit(subjects: Sequence[Mapping[str, object]], units: list[str], role:
     for subject in subjects:
         if subject["role"] == role and isinstance(subject.get("units"), list):
             own = [unit["name"] for unit in subject["units"]]  # type: ignore[attr-defined]
-            return max((units.index(name) for name in own), default=len(units))
+            return max((units.index(name) for name in own), default=-1)
     return len(units)

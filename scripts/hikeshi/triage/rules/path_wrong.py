@@ -20,6 +20,13 @@ def find(evidence: Evidence) -> Iterator[Finding]:
             seen = evidence["paths"].get(path)
             if seen is None or any(path == mount or path.startswith(f"{mount}/") for mount in unmounted):
                 continue
+            if "link" in wanted:
+                if seen.get("link") != wanted["link"]:
+                    yield _link(host, subject, wanted, seen)
+                continue
+            if seen["kind"] == "missing" and "runtime" in wanted:
+                yield from _runtime(evidence, subject, wanted)
+                continue
             if seen["kind"] == "missing":
                 if not wanted.get("restore_step"):
                     continue  # converging makes it again
@@ -53,6 +60,39 @@ def find(evidence: Evidence) -> Iterator[Finding]:
                 if path not in listed and path.startswith(f"{tree['path']}/") and ".." not in path.split("/"):
                     bits = int(tree["directories" if item["kind"] == "directory" else "files"], 8)
                     yield _wrong(host, path, {"mode": f"{int(item['mode'], 8) & 0o7777 | bits:04o}"}, item["mode"])
+
+
+def _runtime(evidence: Evidence, subject: Evidence, wanted: Evidence) -> Iterator[Finding]:
+    """Judge the absence of what a unit makes when it starts: under a running unit, it comes back with a restart."""
+    path, unit = wanted["path"], wanted["runtime"]
+    if evidence["units"].get(unit, {}).get("active") != "active":
+        return
+    yield Finding(
+        rule="path_missing",
+        host=evidence["host"],
+        subject=f"path:{path}",
+        effect=effect_of_down(subject),
+        cause=f"{unit} runs, but {path}, which it made when it started, is gone: nobody reaches it",
+        quote=f"{path}: no such file or directory; {unit}: active",
+        remedy=(Step(evidence["host"], "host_base", "unit_restart", "live", {"unit": unit, "missing": path}),),
+    )
+
+
+def _link(host: str, subject: Evidence, wanted: Evidence, seen: Evidence) -> Finding:
+    path = wanted["path"]
+    there = f"leads to {seen['link']}" if seen["kind"] == "link" else f"is {_KINDS.get(seen['kind'], seen['kind'])}"
+    return Finding(
+        rule="link_wrong",
+        host=host,
+        subject=f"path:{path}",
+        effect=Effect.CANNOT_SEE,
+        cause=f"{path} {there}; it should lead to {wanted['link']}",
+        quote=f"{path}: {seen['kind']}" + (f" to {seen['link']}" if seen["kind"] == "link" else ""),
+        remedy=(Step(host, subject["role"], wanted["restore_step"], "disk"),) if wanted.get("restore_step") else (),
+    )
+
+
+_KINDS = {"missing": "missing", "file": "a file", "directory": "a directory", "other": "no link"}
 
 
 def _any_down(evidence: Evidence, units: list[str]) -> bool:

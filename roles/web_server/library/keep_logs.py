@@ -1,0 +1,238 @@
+#!/usr/bin/python3
+"""Make room where logs lie, and lose no line: each is copied to another disk, compared, and only then let go.
+
+    state: moved      the oldest of the rotated logs stand below `keep`, as many as it takes for `free_mib` to be free
+    state: reopened   the unit writes to files that have names; what it held of deleted ones stands below `keep`
+
+Nothing is touched but ordinary files that lie directly in `directory`: of those with a name, what the pattern `rotated`
+matches and the unit does not write to; of the deleted ones, what the unit's main process holds. A copy has the path of
+its original below `keep`; an older one of that name is numbered, as `cp --backup=numbered` does.
+"""
+
+import hashlib
+import os
+import re
+import stat
+import subprocess
+import time
+from contextlib import ExitStack
+
+CHUNK = 1 << 20
+ROOM = 4  # times what is copied must be free where it goes: a second full disk would help nobody
+WAIT_S = 10
+SETTLE_S = 0.5  # the workers follow their main process
+DELETED = " (deleted)"
+
+
+class Refused(Exception):
+    """Nothing was let go; the words say why."""
+
+
+def free(path):
+    """Return how many bytes are free on the disk of a path."""
+    numbers = os.statvfs(path)
+    return numbers.f_bavail * numbers.f_frsize
+
+
+def main_pid(unit):
+    """Return the PID of a unit's main process; 0 when it does not run, or nothing does."""
+    shown = subprocess.run(
+        ["systemctl", "show", "--property=MainPID", "--value", "--", unit], check=False, capture_output=True
+    )
+    return int(shown.stdout.strip() or 0)
+
+
+def let_reopen(unit):
+    """Tell a unit's main process to open its logs by their names again."""
+    subprocess.run(["systemctl", "kill", "--signal=USR1", "--kill-whom=main", "--", unit], check=True)
+
+
+def held(pid):
+    """Yield (descriptor's path, link, status) of each file that a process holds open."""
+    for number in os.listdir(f"/proc/{pid}/fd") if pid else ():
+        path = f"/proc/{pid}/fd/{number}"
+        try:
+            yield path, os.readlink(path), os.stat(path)
+        except FileNotFoundError:
+            continue  # closed while we looked
+
+
+def deleted(pid, directory):
+    """Return the deleted logs of a directory that a process holds: (device, inode) → (descriptor's path, name)."""
+    found = {}
+    for path, link, status in held(pid):
+        if link.endswith(DELETED) and stat.S_ISREG(status.st_mode) and status.st_nlink == 0:
+            folder, name = os.path.split(link[: -len(DELETED)])
+            if folder == directory:
+                taken = any(name == other for _, other in found.values())
+                found.setdefault((status.st_dev, status.st_ino), (path, f"{name}.{status.st_ino}" if taken else name))
+    return found
+
+
+def rotated(directory, pattern, pid):
+    """Return the names of rotated logs, the oldest first, without those that a process still writes to."""
+    writing = {(status.st_dev, status.st_ino) for _, _, status in held(pid)}
+    found = []
+    for entry in os.scandir(directory):
+        status = entry.stat(follow_symlinks=False)
+        log = re.fullmatch(pattern, entry.name) and stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+        if log and (status.st_dev, status.st_ino) not in writing:
+            found.append((status.st_mtime_ns, entry.name))
+    found.sort(key=lambda item: item[1], reverse=True)  # where the times say nothing, access.log.2 is older than .1
+    return [name for _, name in sorted(found, key=lambda item: item[0])]
+
+
+def folder_for(directory, keep, size):
+    """Return the folder for copies of what lies in a directory; refuse one without room, or on the same disk."""
+    standing = keep
+    while not os.path.isdir(standing):
+        standing = os.path.dirname(standing)
+    if os.stat(standing).st_dev == os.stat(directory).st_dev:
+        raise Refused(f"{keep} is on the same disk as {directory}: moving logs there would free nothing")
+    if free(standing) < ROOM * size:
+        raise Refused(f"{keep} has {free(standing) >> 20} MiB free, not {ROOM} times the {size >> 20} MiB to keep")
+    folder = os.path.join(keep, directory.lstrip("/"))
+    os.makedirs(folder, exist_ok=True)
+    return folder
+
+
+def digest(handle, size):
+    """Return the digest of the first bytes of an open file."""
+    handle.seek(0)
+    total = hashlib.sha256()
+    while size > 0 and (chunk := handle.read(min(CHUNK, size))):
+        total.update(chunk)
+        size -= len(chunk)
+    return total.digest()
+
+
+def make_way(source, target):
+    """Number what stands at a target, unless it is the same: a run that was killed left it."""
+    if not os.path.lexists(target):
+        return
+    with open(target, "rb") as standing:
+        sizes = [os.fstat(handle.fileno()).st_size for handle in (standing, source)]
+        if sizes[0] == sizes[1] and digest(standing, sizes[0]) == digest(source, sizes[1]):
+            return
+    number = 1
+    while os.path.lexists(f"{target}.~{number}~"):
+        number += 1
+    os.rename(target, f"{target}.~{number}~")
+
+
+def copy(source, target):
+    """Copy an open file to a path, with its owner and times: it stands there whole and on the disk, or not at all.
+
+    Return how many bytes it had; it may go on growing.
+    """
+    partial, status = f"{target}.partial", os.fstat(source.fileno())
+    source.seek(0)
+    with open(partial, "wb+") as handle:
+        while chunk := source.read(CHUNK):
+            handle.write(chunk)
+        handle.flush()
+        size = handle.tell()
+        os.fchown(handle.fileno(), status.st_uid, status.st_gid)
+        os.fsync(handle.fileno())
+        if digest(handle, size) != digest(source, size):
+            os.unlink(partial)
+            raise Refused(f"{target} is not what was copied; the original stays where it is")
+    os.utime(partial, ns=(status.st_atime_ns, status.st_mtime_ns))
+    os.replace(partial, target)
+    sync(os.path.dirname(target))
+    return size
+
+
+def sync(folder):
+    """Bring a folder's own entries to the disk."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def move(directory, keep, pattern, unit, wanted, check):
+    """Move the oldest rotated logs away until so many bytes are free; return their names."""
+    lacking, moved = wanted - free(directory), []
+    for name in rotated(directory, pattern, main_pid(unit)):
+        if lacking <= 0:
+            break
+        path = os.path.join(directory, name)
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as source:
+            before = os.fstat(source.fileno())
+            if not check:
+                target = os.path.join(folder_for(directory, keep, before.st_size), name)
+                make_way(source, target)
+                copy(source, target)
+                after = os.stat(path, follow_symlinks=False)
+                told = [(item.st_ino, item.st_size, item.st_mtime_ns) for item in (before, after)]
+                if told[0] != told[1]:
+                    raise Refused(f"{path} changed while it was copied; it stays where it is")
+                os.unlink(path)
+                sync(directory)
+        lacking -= before.st_blocks * 512
+        moved.append(name)
+    return moved
+
+
+def reopen(directory, keep, unit, check):
+    """Keep what a unit holds of deleted logs and let it write to new ones; return the names of the deleted ones."""
+    pid = main_pid(unit)
+    files = deleted(pid, directory)
+    if not files or check:
+        return [name for _, name in files.values()]
+    with ExitStack() as stack:
+        # Held by us as well, whatever the unit does.
+        sources = [(stack.enter_context(open(path, "rb")), name) for path, name in files.values()]
+        folder = folder_for(directory, keep, sum(os.fstat(source.fileno()).st_size for source, _ in sources))
+        sizes = []
+        for source, name in sources:
+            make_way(source, os.path.join(folder, name))
+            sizes.append(copy(source, os.path.join(folder, name)))
+        let_reopen(unit)
+        end = time.monotonic() + WAIT_S
+        while files.keys() & deleted(pid, directory).keys():
+            if time.monotonic() > end:
+                raise Refused(f"{unit} still holds its deleted logs; what stands in them until now is kept in {folder}")
+            time.sleep(0.1)
+        time.sleep(SETTLE_S)
+        # Lines that were written between the copy and the signal.
+        for (source, name), size in zip(sources, sizes, strict=True):
+            if os.fstat(source.fileno()).st_size != size:
+                copy(source, os.path.join(folder, name))
+    return [name for _, name in sources]
+
+
+def main():
+    """Ansible's entry point."""
+    from ansible.module_utils.basic import AnsibleModule
+
+    module = AnsibleModule(
+        argument_spec={
+            "state": {"choices": ["moved", "reopened"], "required": True},
+            "directory": {"type": "path", "required": True},
+            "rotated": {"type": "str", "required": True},
+            "unit": {"type": "str", "required": True},
+            "keep": {"type": "path", "required": True},
+            "free_mib": {"type": "int", "default": 0},
+        },
+        supports_check_mode=True,
+    )
+    given = module.params
+    os.umask(0o077)  # logs hold customers' addresses
+    try:
+        if given["state"] == "moved":
+            wanted = given["free_mib"] << 20
+            kept = move(given["directory"], given["keep"], given["rotated"], given["unit"], wanted, module.check_mode)
+        else:
+            kept = reopen(given["directory"], given["keep"], given["unit"], module.check_mode)
+    except Refused as error:
+        module.fail_json(msg=str(error))
+    except (OSError, subprocess.SubprocessError) as error:
+        module.fail_json(msg=f"{given['directory']}: {error}")
+    module.exit_json(changed=bool(kept), kept=kept)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,300 @@
+"""The collector against what hosts hold: hostile environment files, servers that say too much, nonsense or nothing."""
+
+import importlib.util
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.templates.rendering import render
+
+SOURCE = Path(__file__).parents[2] / "roles" / "evidence" / "library" / "collect_evidence.py"
+SOCKET = "/run/mysqld/mysqld.sock"
+NAMES = {"user": "DB_USER", "password": "DB_PASSWORD", "name": "DB_NAME", "socket": "DB_SOCKET"}
+SECRET = "a canary that nothing may show"  # noqa: S105
+FILE = f'DB_USER="shop"\nDB_PASSWORD="{SECRET}"\nDB_NAME="shop"\nDB_SOCKET="{SOCKET}"\n'
+DENIED = "ERROR 1045 (28000): Access denied for user 'shop'@'localhost' (using password: YES)"
+COUNTS = "60\n3\t1\n"
+Done = tuple[int, str, str]
+
+
+def load() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("collect_evidence", SOURCE)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+COLLECT = load()
+
+
+class Client:
+    """Stands where the mariadb client would: remembers how it was called, says what it is told to say."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, ...]] = []
+        self.settings: list[bytes] = []
+        self.says: Callable[[], Done | None] = lambda: (0, COUNTS, "")
+
+    def __call__(self, *words: str, source: str = "", keep: tuple[int, ...] = ()) -> Done | None:
+        self.calls.append(words)
+        for handle in keep:
+            # For all to write, the real client ignores it, and logs in as whoever runs it.
+            assert os.fstat(handle).st_mode & 0o077 == 0
+            assert f"--defaults-file=/proc/self/fd/{handle}" in words
+            self.settings.append(os.pread(handle, 100000, 0))
+        return self.says()
+
+
+@pytest.fixture
+def collector() -> Any:
+    found = COLLECT.Collector()
+    found.unseen.clear()
+    found.command = Client()
+    return found
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(COLLECT.time, "sleep", lambda seconds: None)
+
+
+def databases(collector: Any) -> Any:
+    return collector.databases([{"database": {"socket": SOCKET, "connections": 60}}, {"units": []}]).get(SOCKET)
+
+
+def login(collector: Any, tmp_path: Path, text: str = FILE) -> Any:
+    file = tmp_path / "shop.env"
+    file.write_bytes(text.encode(errors="surrogateescape"))
+    return collector.logins([{"login": {"environment": str(file), **NAMES}}]).get(str(file))
+
+
+# As systemd 252 reads them; the last two are how checkout_service writes values.
+ENVIRONMENT = [
+    ("A=b\n", "b"),
+    (" A = b c \n", "b c"),
+    ("A=\n", ""),
+    ("A=b#c\n", "b#c"),
+    ("A='b \\n \"c\"'\n", 'b \\n "c"'),
+    ("A=\"b\" 'c'd\n", "bcd"),
+    ("A=b'c\"d\n", "b'c\"d"),
+    ("A=\\ b\\\nc\n", " bc"),
+    ('A="two\nlines"\n', "two\nlines"),
+    ("A=first\nA=last\nA\n#A=comment\n;A=comment\n", "last"),
+    ("A=b\r\nB=c\r\n", "b"),
+    ("A=b\0A=c\n", "b"),
+    ("A=b\x85c\u2028d\x0be\n", "b\x85c\u2028d\x0be"),
+    (r'A="\" \\ \` \$ \n"', '" \\ ` $ \\n'),
+    ('A="火消し 🚒"', "火消し 🚒"),
+]
+
+
+@pytest.mark.parametrize(("text", "value"), ENVIRONMENT)
+def test_environment_file_is_read_as_systemd_reads_it(text: str, value: str) -> None:
+    assert COLLECT.environment(text)["A"] == value
+
+
+@given(st.text(st.characters(exclude_characters="\r\n\0", exclude_categories=["Cs"])))
+def test_environment_file_is_read_as_the_shops_role_writes_it(value: str) -> None:
+    written = render("checkout_service", "checkout.env.j2", checkout_service_environment={"A": value, "B": "b"})
+    assert COLLECT.environment(written) == {"A": value, "B": "b"}
+
+
+@given(st.text(st.sampled_from("A=\"'\\ \n#b$"), max_size=60))
+def test_any_environment_file_can_be_read(text: str) -> None:
+    assert all(not {"=", "\n"} & set(name) for name in COLLECT.environment(text))
+
+
+@pytest.mark.parametrize("text", ["\n" * 20000, 'A="\n' * 5000, "A='\\" * 5000, "A" * 20000, 'A=""' + '""\\' * 6000])
+def test_environment_file_made_to_take_long_does_not(text: str) -> None:
+    before = time.monotonic()
+    COLLECT.environment(text)
+    assert time.monotonic() - before < 2
+
+
+def options(settings: bytes) -> dict[str, str]:
+    """Read an option file as MariaDB's clients do (mysys/my_default.c); fails on anything but options of one group."""
+    lines = settings.decode().removesuffix("\n").split("\n")
+    assert lines[0] == "[client]"
+    found, escapes = {}, {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "s": " "}
+    for line in lines[1:]:
+        assert len(line.encode()) < 4000, "the client reads 4096 bytes at a time"
+        match = re.fullmatch(r'([a-z]+)="((?:\\.|[^"\\])*)"', line, re.DOTALL)
+        assert match, line
+        found[match[1]] = re.sub(r"(?s)\\(.)", lambda seen: escapes.get(seen[1], seen[1]), match[2])
+    return found
+
+
+def test_login_is_tried_as_the_program_would(collector: Any, tmp_path: Path) -> None:
+    assert login(collector, tmp_path) == {"ok": True, "code": 0, "message": ""}
+    assert options(collector.command.settings[0]) == {"user": "shop", "password": SECRET, "database": "shop"}
+    (words,) = collector.command.calls
+    assert f"--socket={SOCKET}" in words
+    assert {"--skip-local-infile", "--connect-timeout=3"} <= set(words), "a hostile server asks for files, or hangs"
+    assert SECRET not in str(words), "every user of the host may read the list of processes"
+
+
+VALUES = st.text(st.characters(exclude_characters="\r\0", exclude_categories=["Cs"]), min_size=1, max_size=40)
+
+
+@given(user=VALUES, password=VALUES, name=VALUES)
+def test_no_value_becomes_an_option(user: str, password: str, name: str) -> None:
+    settings = f"user={COLLECT.quoted(user)}\npassword={COLLECT.quoted(password)}\ndatabase={COLLECT.quoted(name)}\n"
+    assert options(b"[client]\n" + settings.encode()) == {"user": user, "password": password, "database": name}
+
+
+@pytest.mark.parametrize(
+    ("key", "written", "value"),
+    [
+        ("password", '"a\nplugin-dir=/tmp/evil"', "a\nplugin-dir=/tmp/evil"),
+        ("password", 'a"\\\nplugin-dir=/tmp/evil', 'a"plugin-dir=/tmp/evil'),
+        ("password", "a\rplugin-dir=/tmp/evil", "a"),
+        ("password", "a\0plugin-dir=/tmp/evil", "a"),
+        ("user", '"shop\n!include /etc/shadow"', "shop\n!include /etc/shadow"),
+        ("name", '"shop\n[mysql]\ninit-command=DROP DATABASE shop"', "shop\n[mysql]\ninit-command=DROP DATABASE shop"),
+    ],
+)
+def test_hostile_value_stays_a_value(collector: Any, tmp_path: Path, key: str, written: str, value: str) -> None:
+    login(collector, tmp_path, FILE + f"{NAMES[key]}={written}\n")
+    seen = options(collector.command.settings[0])
+    assert seen["database" if key == "name" else key] == value
+    assert seen.keys() == {"user", "password", "database"}
+
+
+@pytest.mark.parametrize(
+    "value", ["a" * 4090 + "plugin-dir=/tmp/evil", "é" * 2000, '"' + '\\"' * 2000 + '"', "a" * 30000]
+)
+def test_value_too_long_for_a_line_is_not_tried(collector: Any, tmp_path: Path, value: str) -> None:
+    assert login(collector, tmp_path, FILE + f"DB_PASSWORD={value}\n") is None
+    assert collector.command.calls == []
+    assert [item["why"] for item in collector.unseen] == ["too long to be tried as a login"]
+
+
+@pytest.mark.parametrize("line", ["DB_PASSWORD=", 'DB_USER=""', "DB_SOCKET", "DB_NAME=''"])
+def test_what_a_login_lacks_is_named_and_root_does_not_stand_in_for_it(
+    collector: Any, tmp_path: Path, line: str
+) -> None:
+    name = line.partition("=")[0]
+    kept = "".join(item for item in FILE.splitlines(keepends=True) if not item.startswith(name))
+    seen = login(collector, tmp_path, f"{kept}{line}\n")
+    assert (seen["ok"], seen["code"]) == (False, 0)
+    assert seen["message"] == f"{name} not in {tmp_path / 'shop.env'}"
+    assert collector.command.calls == []
+
+
+def test_login_as_root_says_nothing(collector: Any, tmp_path: Path) -> None:
+    assert login(collector, tmp_path, f"{FILE}DB_USER=root\n") is None
+    assert "without a password" in collector.unseen[0]["why"]
+
+
+def test_no_environment_file_is_no_login(collector: Any) -> None:
+    assert collector.logins([{"login": {"environment": "/nonexistent/shop.env", **NAMES}}]) == {}
+    assert collector.unseen == []
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        (DENIED, 1045),
+        (f"--------------\nSELECT 1\n--------------\n\n{DENIED}", 1045),
+        ("ERROR 2002 (HY000): Can't connect to local server through socket '/none' (2)", 2002),
+    ],
+)
+def test_refusal_is_told_by_its_number(collector: Any, tmp_path: Path, said: str, code: int) -> None:
+    collector.command.says = lambda: (1, "", said)
+    seen = login(collector, tmp_path)
+    assert (seen["ok"], seen["code"]) == (False, code)
+    assert seen["message"].startswith("ERROR")
+
+
+def test_clients_own_complaint_is_not_repeated(collector: Any, tmp_path: Path) -> None:
+    """It quotes its settings: an unknown option would be a piece of the password."""
+    collector.command.says = lambda: (7, "", f"mariadb: unknown option '--{SECRET}'")
+    assert login(collector, tmp_path) is None
+    assert [item["why"] for item in collector.unseen] == ["it ended with status 7"]
+
+
+def test_client_that_is_not_there_or_hangs_is_no_login(collector: Any, tmp_path: Path) -> None:
+    collector.command.says = lambda: None
+    assert login(collector, tmp_path) is None
+    assert databases(collector) is None
+
+
+def test_healthy_database(collector: Any) -> None:
+    counts = {"most": 60, "connections": 3, "idle": 1, "crashed": []}
+    assert databases(collector) == {"answers": True, "code": 0, "message": "", **counts}
+    assert "--no-defaults" in collector.command.calls[0], "root's own option files decide nothing"
+
+
+def test_crashed_tables_are_data(collector: Any) -> None:
+    words = "Got error '145'" + "!" * 400
+    rows = f"shop\tsessions\t{words}\tNULL\nshop\tevil\\n\\\\tname\t145\tNULL\nhalf a row\n"
+    collector.command.says = lambda: (0, COUNTS + rows, "")
+    crashed = databases(collector)["crashed"]
+    assert [item["table"] for item in crashed] == ["shop.sessions", "shop.evil\\n\\\\tname"]
+    assert len(crashed[0]["words"]) == 300
+
+
+def test_server_that_is_full_is_asked_again(collector: Any) -> None:
+    full: Iterator[Done] = iter([(1, "", "ERROR 1040 (HY000): Too many connections")] * 2 + [(0, "60\n60\t58\n", "")])
+    collector.command.says = lambda: next(full)
+    assert (databases(collector)["answers"], len(collector.command.calls)) == (True, 3)
+
+
+def test_server_that_stays_full_says_so(collector: Any) -> None:
+    collector.command.says = lambda: (1, "", "ERROR 1040 (HY000): Too many connections")
+    seen = databases(collector)
+    assert (seen["answers"], seen["code"], len(collector.command.calls)) == (False, 1040, 4)
+    assert collector.unseen == []
+
+
+@pytest.mark.parametrize(
+    ("done", "answers", "noted"),
+    [
+        ((1, "", "ERROR 2002 (HY000): Can't connect"), False, False),  # its unit says enough
+        ((1, "", "ERROR 2013 (HY000): Lost connection"), False, True),
+        ((1, COUNTS, "ERROR 1969 (70100): max_statement_time exceeded"), True, True),
+        ((0, "many\nfew\n", ""), False, False),
+        ((0, "60\n1\t2\t3\n", ""), False, False),
+        ((0, "", ""), False, False),
+    ],
+)
+def test_server_that_says_little_or_nonsense(collector: Any, done: Done, answers: bool, noted: bool) -> None:
+    collector.command.says = lambda: done
+    assert databases(collector)["answers"] is answers
+    assert bool(collector.unseen) is noted
+
+
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [
+        ("while True: print('x' * 4096)", "it said more than 1000000 bytes"),
+        ("import sys\nwhile True: print('x' * 4096, file=sys.stderr)", "it said more than 1000000 bytes"),
+        ("import time; print('half', flush=True); time.sleep(60)", "no answer within 1 s"),
+        ("import os, time; os.close(1); os.close(2); time.sleep(60)", "no answer within 1 s"),
+        ("import os, time\nif os.fork(): os._exit(0)\ntime.sleep(60)", "no answer within 1 s"),
+    ],
+)
+def test_command_is_bounded_in_size_and_time(monkeypatch: pytest.MonkeyPatch, program: str, why: str) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(COLLECT, "COMMAND_TIMEOUT_S", 1)
+    collector = COLLECT.Collector()
+    before = time.monotonic()
+    assert collector.command(sys.executable, "-c", program, source="it") is None
+    assert time.monotonic() - before < 4
+    assert collector.unseen[-1] == {"source": "it", "why": why}
+
+
+def test_command_says_how_it_ended() -> None:
+    program = "import sys; print('o' * 200000); print('e' * 200000, file=sys.stderr); sys.exit(3)"
+    status, output, errors = COLLECT.Collector().command(sys.executable, "-c", program)
+    assert (status, len(output), len(errors)) == (3, 200001, 200001)
