@@ -238,8 +238,9 @@ def drill_list(as_json: JsonOption = False) -> None:
     if as_json:
         screen.print_json({name: data.title for name, data in known.items()})
         return
+    width = max(map(len, known))
     for name, data in known.items():
-        screen.out.print(f"{name:<22} {data.title}")
+        screen.out.print(f"{name:<{width}}  {data.title}")
 
 
 @drill.command("break")
