@@ -282,7 +282,9 @@ def _mend_in_rounds(site: Site, done: Recovery, evidence: Mapping[str, Mapping[s
             screen.finding_line(finding)
         done.found = done.found + new
     done.left = found
-    if found and not check:
+    # Of what has no step and hurts nobody yet, a person must think; building everything anew would only disturb.
+    worth_it = [item for item in found if item.remedy or item.effect < triage.Effect.WILL_BREAK]
+    if worth_it and not check:
         _converge(site, done)
 
 

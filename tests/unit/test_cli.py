@@ -100,6 +100,15 @@ def test_what_no_step_mends_is_converged_and_then_reported(monkeypatch: pytest.M
     assert runs.playbooks.count("build-site.yml") == 1
 
 
+def test_what_a_person_must_think_about_converges_nothing(monkeypatch: pytest.MonkeyPatch, runs: Runs) -> None:
+    """A disk that is full of who knows what: no step, no customer suffers, and building the site anew helps nobody."""
+    full: dict[str, Any] = json.loads(json.dumps(HEALTHY))
+    full["disks"]["/"]["free_bytes"] = 0
+    runs.evidence = [full]
+    assert hikeshi(monkeypatch, "recover", "--yes") == ExitStatus.FAILED
+    assert runs.playbooks == ["collect-evidence.yml"]
+
+
 def test_giving_up_says_where_to_look(monkeypatch: pytest.MonkeyPatch, runs: Runs, capsys: Any) -> None:
     runs.evidence = [stopped("nginx.service")]
     assert hikeshi(monkeypatch, "recover", "--yes") == ExitStatus.FAILED
