@@ -53,6 +53,18 @@ def test_large_deleted_files_that_are_held_open_are_named(program: ModuleType, f
     assert elsewhere == []
 
 
+def test_each_disk_is_told_once_and_none_that_cannot_be_written_to(
+    program: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ["/", "/dev/shm", str(folder), f"{folder}/none"]  # noqa: S108
+    collector = program.Collector()
+    assert list(collector.disks(asked)) == ["/", "/dev/shm"]  # noqa: S108
+    read_only = list(os.statvfs("/"))
+    read_only[8] |= os.ST_RDONLY
+    monkeypatch.setattr(program.os, "statvfs", lambda path: os.statvfs_result(read_only))
+    assert (collector.disks(asked), collector.unseen) == ({}, [])
+
+
 @pytest.mark.parametrize(
     ("text", "unit"),
     [

@@ -12,7 +12,7 @@ Collecting is dumb: it says what is there, never what it means. Schema 1 of the 
     trees      path → {seen, wrong, complete}: directories and files whose modes are not the wanted ones
     configs    name → {ok, message, file}: the service's own test of its configuration
     names      name → addresses it resolves to now, in order; none when it does not
-    disks      mount → {free_bytes, size_bytes, free_inodes, inodes}
+    disks      mount → {free_bytes, size_bytes, free_inodes, inodes} of what is mounted to be written to
     locks      path → {present, pid, alive, age_s, owner_age_s}: files that hold their owner's PID, null: it names none;
                age_s since it was written; owner_age_s of the process that has this PID now, null when none has
     reports    unit → {state, at, result, status, log}: what a job left about its last run; no report, no entry
@@ -411,14 +411,16 @@ class Collector:
         return found
 
     def disks(self, paths):
-        """Return free space and inodes of the file systems that hold these paths."""
+        """Return free space and inodes of the file systems that are mounted at these paths and may be written to."""
         found = {}
-        for path in paths:
+        for path in filter(os.path.ismount, paths):  # of any other, the numbers would be those of the disk it is on
             try:
                 numbers = os.statvfs(path)
             except OSError as error:
                 self.note(path, error.strerror)
                 continue
+            if numbers.f_flag & os.ST_RDONLY:
+                continue  # an image of a CD is full for ever
             found[path] = {
                 "free_bytes": numbers.f_bavail * numbers.f_frsize,
                 "size_bytes": numbers.f_blocks * numbers.f_frsize,
