@@ -167,6 +167,14 @@ def small_disk(host: Host) -> Iterator[None]:
     must(host, f"systemctl stop nginx && umount {LOGS} && systemctl start nginx")
 
 
+@pytest.fixture
+def one_disk(small_disk: None, host: Host) -> Iterator[None]:
+    """Let what is kept stand on the small disk, too."""
+    must(host, f"mkdir -p -m 0700 {LOGS}/.kept {KEPT} && mount --bind {LOGS}/.kept {KEPT}")
+    yield
+    must(host, f"umount {KEPT}")
+
+
 def free_kib(host: Host) -> int:
     return int(must(host, f"df --output=avail {LOGS} | tail -n 1"))
 
@@ -210,13 +218,43 @@ def test_deleted_log_is_kept_and_let_go_without_a_restart(host: Host, ask: Ask, 
 
 
 @pytest.mark.at_rest
-def test_logs_stay_where_there_is_room_and_where_moving_them_frees_none(host: Host, apply: Apply) -> None:
+@pytest.mark.usefixtures("one_disk")
+def test_old_logs_on_the_disk_that_keeps_them_are_compressed(host: Host, apply: Apply, mend: Mend) -> None:
+    must(
+        host,
+        f"cd {LOGS} && {{ yes 'an old line' | head -c 12M > access.log.2; }} && touch -d '2 days ago' access.log.2 && "
+        "chmod 0640 access.log.2 && head -c 16M /dev/urandom > access.log.1 && sha256sum access.log.2 > /run/before",
+    )
+    mend("web_server", "disk", "logs_move", free_mib="12")
+    assert must(host, f"ls {LOGS}").split() == ["access.log", "access.log.1", "access.log.2.gz", "error.log"]
+    assert must(host, f"stat --format=%a {LOGS}/access.log.2.gz").strip() == "640"
+    must(host, f"cd {LOGS} && gunzip --keep access.log.2.gz && sha256sum --check /run/before && rm access.log.2")
+    must(host, f"head -c 40M /dev/zero > {LOGS}/filling || true")
+    full = apply("web_server", "repair-disk", "logs_move", {"free_mib": "12"})
+    assert (full.status != 0, full.changed) == (True, 0), full.output
+    assert "too little to compress" in full.output, full.output
+    assert must(host, f"ls {LOGS}").split() == ["access.log", "access.log.1", "access.log.2.gz", "error.log", "filling"]
+
+
+@pytest.mark.at_rest
+@pytest.mark.usefixtures("one_disk")
+def test_deleted_log_on_the_disk_that_keeps_it_is_kept_compressed(host: Host, ask: Ask, mend: Mend) -> None:
+    assert ask("/before-the-deletion").status == 200
+    wait_until(lambda: "/before-the-deletion" in must(host, f"cat {LOG}"))
+    must(host, f"head -c 24M /dev/zero >> {LOG}; rm {LOG}")
+    assert free_kib(host) < 9000, "the deleted file still takes the room"
+    mend("web_server", "live", "logs_reopen")
+    wait_until(lambda: free_kib(host) > 30000)
+    assert must(host, f"zcat {KEPT}{LOG}.gz | grep --text --count /before-the-deletion").strip() == "1"
+    assert ask("/into-the-new-one").status == 200
+    wait_until(lambda: "/into-the-new-one" in must(host, f"cat {LOG}"))
+
+
+@pytest.mark.at_rest
+def test_logs_stay_where_there_is_room(host: Host, apply: Apply) -> None:
     must(host, f"echo old > {LOGS}/access.log.1")
     stale = apply("web_server", "repair-disk", "logs_move", {"free_mib": "1"})
     assert (stale.status, stale.changed) == (0, 0), stale.output
-    same = apply("web_server", "repair-disk", "logs_move", {"free_mib": "9999999"})
-    assert (same.status != 0, same.changed) == (True, 0), same.output
-    assert "on the same disk" in same.output, same.output
     for amount in ("", "0", "1; reboot", "all"):
         odd = apply("web_server", "repair-disk", "logs_move", {"free_mib": amount})
         assert odd.status != 0, odd.output

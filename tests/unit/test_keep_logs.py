@@ -1,5 +1,6 @@
 """web_server's program that makes room for logs: oldest first, nothing but logs, and no line is lost."""
 
+import gzip
 import importlib.util
 import os
 import signal
@@ -118,12 +119,10 @@ def test_checking_only_says_what_it_would_move(keeper: ModuleType, logs: Path, t
     assert (names(logs), names(tmp_path)) == (["access.log.1"], [])
 
 
-def test_same_disk_and_too_little_room_are_refused(
+def test_too_little_room_is_refused(
     keeper: ModuleType, logs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = written(logs, "access.log.1")
-    with pytest.raises(keeper.Refused, match="on the same disk"):
-        move(keeper, logs, logs / "keep", KIB)
     monkeypatch.setattr(keeper, "free", lambda path: 3 * len(content) if path == str(tmp_path) else 0)
     with pytest.raises(keeper.Refused, match="4 times"):
         keeper.move(str(logs), str(tmp_path), ROTATED, "nginx.service", KIB, False)
@@ -146,8 +145,8 @@ def test_log_that_grows_meanwhile_stays(
 ) -> None:
     written(logs, "access.log.1")
 
-    def grow(source: FileIO, target: str, real: Any = keeper.copy) -> int:
-        size: int = real(source, target)
+    def grow(source: FileIO, target: str, packed: bool, real: Any = keeper.copy) -> int:
+        size: int = real(source, target, packed)
         with (logs / "access.log.1").open("ab") as handle:
             handle.write(b"one more\n")
         return size
@@ -156,6 +155,66 @@ def test_log_that_grows_meanwhile_stays(
     with pytest.raises(keeper.Refused, match="changed while it was copied"):
         move(keeper, logs, tmp_path, KIB)
     assert (logs / "access.log.1").read_bytes().endswith(b"one more\n")
+    with pytest.raises(keeper.Refused, match="changed while it was copied"):
+        move(keeper, logs, logs / "keep", KIB)
+    assert names(logs) == ["access.log.1"]
+
+
+def test_on_the_same_disk_the_oldest_are_compressed_where_they_lie(keeper: ModuleType, logs: Path) -> None:
+    content = {name: written(logs, name, age) for name, age in (("access.log.1", 10), ("error.log.1", 20))}
+    written(logs, "access.log.2.gz", 30)
+    (logs / "error.log.1").chmod(0o640)
+    before = (logs / "error.log.1").stat()
+    assert move(keeper, logs, logs / "keep", KIB, check=True) == ["error.log.1"]
+    assert move(keeper, logs, logs / "keep", KIB) == ["error.log.1"]
+    assert names(logs) == ["access.log.1", "access.log.2.gz", "error.log.1.gz"]
+    assert gzip.decompress((logs / "error.log.1.gz").read_bytes()) == content["error.log.1"]
+    after = (logs / "error.log.1.gz").stat()
+    assert (after.st_mtime_ns, after.st_uid, after.st_mode) == (before.st_mtime_ns, before.st_uid, before.st_mode)
+    written(logs, "access.log.1.gz", size=10)  # of an older log
+    assert move(keeper, logs, logs / "keep", 1 << 40) == ["access.log.1"]
+    assert names(logs) == ["access.log.1.gz", "access.log.1.gz.~1~", "access.log.2.gz", "error.log.1.gz"]
+    assert gzip.decompress((logs / "access.log.1.gz").read_bytes()) == content["access.log.1"]
+    written(logs, "access.log.1", 10)  # as a run leaves it that was killed after the copy
+    assert move(keeper, logs, logs / "keep", 1 << 40) == ["access.log.1"]
+    assert "access.log.1.gz.~2~" not in names(logs)
+    assert move(keeper, logs, logs / "keep", 1 << 40) == [], "the second run finds nothing to do"
+
+
+def test_where_the_oldest_does_not_fit_beside_itself_the_smaller_make_room(
+    keeper: ModuleType, logs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, age, size in (("access.log.3", 30, 900), ("access.log.2", 20, 300), ("access.log.1", 10, 600)):
+        written(logs, name, age, size * KIB)
+
+    def room(handle: FileIO) -> int:
+        """Have 400 KiB but for the reserve, and what was let go."""
+        there = sum(path.stat().st_size for path in logs.iterdir() if path.suffix != ".part")
+        return int(keeper.RESERVE) + 2200 * KIB - there
+
+    monkeypatch.setattr(keeper, "room", room)
+    assert move(keeper, logs, logs / "keep", 1 << 40) == ["access.log.2", "access.log.1", "access.log.3"]
+    assert names(logs) == ["access.log.1.gz", "access.log.2.gz", "access.log.3.gz"]
+
+
+def test_without_room_for_the_smallest_nothing_is_compressed(
+    keeper: ModuleType, logs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = {name: written(logs, name, size=size * KIB) for name, size in (("error.log.1", 64), ("error.log.2", 200))}
+    monkeypatch.setattr(keeper, "room", lambda handle: keeper.RESERVE + 50 * KIB)
+    with pytest.raises(keeper.NoRoom, match=r"1074 KiB are free, .* of 63 KiB and leave 1024 KiB"):
+        move(keeper, logs, logs / "keep", KIB)
+    assert {path.name: path.read_bytes() for path in logs.iterdir()} == content
+
+
+def test_compressed_copy_that_differs_lets_nothing_go(
+    keeper: ModuleType, logs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = written(logs, "access.log.1")
+    monkeypatch.setattr(keeper, "same", lambda *_: False)
+    with pytest.raises(keeper.Refused, match="not what was copied"):
+        move(keeper, logs, logs / "keep", KIB)
+    assert {path.name: path.read_bytes() for path in logs.iterdir()} == {"access.log.1": content}
 
 
 # Writes to a log as nginx does, and opens it anew when it is told; one that is deaf only writes.
@@ -205,6 +264,26 @@ def test_deleted_log_is_kept_to_its_last_line_and_let_go(keeper: ModuleType, log
     assert (kept(logs, tmp_path) / "access.log").read_bytes() == LINES + b"between copy and signal\n"
     assert (names(kept(logs, tmp_path)), names(logs)) == (["access.log"], ["access.log"])
     assert reopen(keeper, logs, tmp_path) == [], "the second run finds nothing to do"
+
+
+@pytest.mark.usefixtures("service")
+def test_deleted_log_is_kept_compressed_on_the_same_disk(keeper: ModuleType, logs: Path) -> None:
+    keep = logs / "keep"
+    assert reopen(keeper, logs, keep) == ["access.log"]
+    content = gzip.decompress((kept(logs, keep) / "access.log.gz").read_bytes())
+    assert content == LINES + b"between copy and signal\n"
+    assert (names(kept(logs, keep)), names(logs)) == (["access.log.gz"], ["access.log", "keep"])
+
+
+@pytest.mark.usefixtures("service")
+def test_deleted_log_that_does_not_even_fit_compressed_stays_open(
+    keeper: ModuleType, logs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "room", lambda handle: keeper.RESERVE)
+    with pytest.raises(keeper.NoRoom, match="1024 KiB are free"):
+        reopen(keeper, logs, logs / "keep")
+    assert names(kept(logs, logs / "keep")) == []
+    assert keeper.deleted(keeper.main_pid(""), str(logs)), "it was let go"
 
 
 @pytest.mark.parametrize("service", [["deaf"]], indirect=True)

@@ -527,13 +527,15 @@ def test_nothing_but_logs_of_their_own_unit_is_let_go(full: dict[str, Any], othe
     assert steps(full) == ["disk web_server: logs_move free_mib=18"]
 
 
-def test_full_disk_without_a_place_to_keep_logs_is_only_reported(full: dict[str, Any]) -> None:
+def test_logs_on_the_disk_that_keeps_them_have_the_same_steps(full: dict[str, Any]) -> None:
     full["logs"][LOGS].update({"mount": "/", "keep_mount": "/"})
     full["disks"] = {"/": full["disks"][LOGS]}
     hold(full, 40 << 20, mount="/")
     (found,) = judge(full)
     assert found.effect is findings.Effect.WILL_BREAK
-    assert steps(full) == []
+    assert steps(full) == ["live web_server: logs_reopen"]
+    full["deleted"].clear()
+    assert steps(full) == ["disk web_server: logs_move free_mib=18"]
 
 
 def test_disk_without_inodes_is_full_and_no_moved_log_helps(full: dict[str, Any]) -> None:

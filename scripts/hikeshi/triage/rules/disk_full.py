@@ -11,10 +11,9 @@ NAMED = 4  # how many of the largest files the finding names
 
 
 def find(evidence: Evidence) -> Iterator[Finding]:
-    """Free what its owner can keep elsewhere: deleted logs that a unit still holds open, then rotated ones.
+    """Free what its owner can keep in less room: deleted logs that a unit still holds open, then rotated ones.
 
-    Deleted ones alone where that is enough. Where logs would be kept on the very disk that is full, and of what no role
-    owns, only the finding is left.
+    Deleted ones alone where that is enough. Of what no role owns, only the finding is left.
     """
     host, logs = evidence["host"], evidence.get("logs", {})
     for mount, seen in evidence["disks"].items():
@@ -30,7 +29,7 @@ def find(evidence: Evidence) -> Iterator[Finding]:
         ]
         enough = min(seen["size_bytes"] // 5, 2 * FEW_BYTES)
         steps, lacking = [], enough - seen["free_bytes"]
-        movable = [place for place in places if few and place[2]["keep_mount"] != mount]
+        movable = places if few else []
         for subject, wanted, _ in movable:
             held = sum(item["bytes"] for item in deleted if _is_of(item, wanted))
             if held:
