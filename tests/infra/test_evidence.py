@@ -69,7 +69,7 @@ def test_healthy_host_is_described_as_it_is(host: Host) -> None:
         "result": "success",
         "log": [],
     }
-    assert seen["configs"] == {"nginx": {"ok": True, "message": "", "file": ""}}
+    assert seen["configs"] == {"nginx": {"ok": True, "message": "", "file": "", "unresolved": None}}
     for path in ("/etc/nginx/nginx.conf", "/var/log/nginx", "/srv/tree/link"):
         told = seen["paths"][path]
         words = f"0{told['mode'][-3:]} {told['owner']} {told['group']} {told['size']} {told['link'] or path}"

@@ -111,6 +111,22 @@ def test_broken_file_of_somebody_else_is_moved_away(host: Host, ask: Ask, mend: 
 
 
 @pytest.mark.at_rest
+def test_file_that_names_a_host_stays_while_no_host_is_found(host: Host, apply: Apply) -> None:
+    path = "/etc/nginx/conf.d/partner.conf"
+    must(
+        host, f"echo 'upstream partner {{ server partner.example.com; }}' > {path}; cat /etc/resolv.conf > /run/resolv"
+    )
+    # Written in place: it is mounted. Nobody listens there.
+    must(host, "echo 'nameserver 127.0.0.1' > /etc/resolv.conf")
+    applied = apply("web_server", "repair-disk", "configuration", {"path": path})
+    there = host.file(path).exists
+    must(host, f"cat /run/resolv > /etc/resolv.conf; rm -f {path}")
+    assert applied.status != 0
+    assert "Mend name resolution first" in " ".join(applied.output.split()), applied.output
+    assert there
+
+
+@pytest.mark.at_rest
 def test_file_that_nginx_accepts_stays(host: Host, apply: Apply) -> None:
     path = "/etc/nginx/conf.d/fine.conf"
     must(host, f"echo 'server_names_hash_bucket_size 128;' > {path}")

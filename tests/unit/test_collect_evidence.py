@@ -298,3 +298,34 @@ def test_command_says_how_it_ended() -> None:
     program = "import sys; print('o' * 200000); print('e' * 200000, file=sys.stderr); sys.exit(3)"
     status, output, errors = COLLECT.Collector().command(sys.executable, "-c", program)
     assert (status, len(output), len(errors)) == (3, 200001, 200001)
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ('upstream "cdn.example:8080" in /etc/nginx/conf.d/x.conf:2', "cdn.example"),
+        ('upstream "cdn.example/pictures/" in /etc/nginx/conf.d/x.conf:2', "cdn.example"),
+        ('"old.example:80" of the "listen" directive in /etc/nginx/conf.d/x.conf:2', "old.example"),
+        ('resolver "-c" in /etc/nginx/conf.d/x.conf:2', "-c"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("done", "code"), [((0, "-2\n", ""), -2), ((0, "0\n", ""), 0), ((1, "", "x"), None), (None, None)]
+)
+def test_host_that_nginx_did_not_find_is_asked_for(
+    collector: Any, words: str, name: str, done: Done | None, code: int | None
+) -> None:
+    collector.command.says = lambda: done
+    assert collector.unresolved(f"nginx: [emerg] host not found in {words}") == {"name": name, "code": code}
+    assert collector.command.calls[0][-1] == name
+
+
+def test_where_no_host_is_named_none_is_asked_for(collector: Any) -> None:
+    assert collector.unresolved('nginx: [emerg] unknown directive "host not found in" in /etc/nginx/x.conf:1') is None
+    assert collector.unresolved("nginx: [emerg] host not found in ") == {"name": "", "code": None}
+    assert collector.command.calls == []
+
+
+def test_resolver_is_really_asked() -> None:
+    told = COLLECT.Collector().unresolved('nginx: [emerg] host not found in upstream "127.0.0.1:80" in /etc/x.conf:1')
+    assert told == {"name": "127.0.0.1", "code": 0}

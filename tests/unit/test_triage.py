@@ -206,6 +206,21 @@ def test_broken_include_names_the_file(evidence: dict[str, Any]) -> None:
     ]
 
 
+@pytest.mark.parametrize(("code", "certain"), [(-2, True), (-5, True), (-3, False), (0, False), (None, False)])
+def test_file_that_names_a_lost_host_goes_only_if_there_is_no_such_host(
+    evidence: dict[str, Any], code: int | None, certain: bool
+) -> None:
+    file = "/etc/nginx/conf.d/partner.conf"
+    message = f'nginx: [emerg] host not found in upstream "cdn.example" in {file}:2'
+    lost = {"name": "cdn.example", "code": code}
+    evidence["configs"]["nginx"] = {"ok": False, "message": message, "file": file, "unresolved": lost}
+    (found,) = judge(evidence)
+    assert bool(found.remedy) is certain
+    assert (f"disk web_server: configuration path={file}" in steps(evidence)) is certain
+    assert ("cdn.example" in found.cause) is not certain
+    assert ("name resolution does not work" in found.cause) is (code in (-3, None))
+
+
 def test_live_steps_follow_the_order_of_building(evidence: dict[str, Any]) -> None:
     for unit in ("nginx.service", "checkout.service", "mariadb.service", MOUNT):
         stop(evidence, unit, enabled="disabled")

@@ -10,7 +10,9 @@ Collecting is dumb: it says what is there, never what it means. Schema 1 of the 
     mounts     path → {mounted, source, entries}; entries: names below, at most 5
     paths      path → {kind, mode, owner, group, size, link}; kind: directory, file, link, other, missing, unreadable
     trees      path → {seen, wrong, complete}: directories and files whose modes are not the wanted ones
-    configs    name → {ok, message, file}: the service's own test of its configuration
+    configs    name → {ok, message, file, unresolved}: the service's own test of its configuration; unresolved, null or
+               {name, code}: a host that nginx did not find, and what getaddrinfo says of it now (0: it is found; -2, -5:
+               there is none; -3: nobody could say), null when it did not answer in time
     names      name → addresses it resolves to now, in order; none when it does not
     disks      mount → {free_bytes, size_bytes, free_inodes, inodes} of what is mounted to be written to
     locks      path → {present, pid, alive, age_s, owner_age_s}: files that hold their owner's PID, null: it names none;
@@ -71,6 +73,15 @@ SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_COMMENT, TABLE_ROWS FROM information_sche
     LIMIT 50;
 """
 NO_SERVER, TOO_MANY_CONNECTIONS = 2002, 1040
+# As bytes, like nginx does: a name that is no name is for the resolver to refuse.
+RESOLVE = """
+import os, socket, sys
+try:
+    socket.getaddrinfo(os.fsencode(sys.argv[1]), None)
+    print(0)
+except socket.gaierror as error:
+    print(error.errno)
+"""
 # The client reads its settings in lines of 4096 bytes: the rest of a longer one would be a setting of its own.
 SETTINGS_LIMIT = 3000
 
@@ -198,8 +209,20 @@ class Collector:
                 place = re.search(r"(?ms).* in (/[^\n]+?):\d+$", told[max(told.find("[emerg]"), 0) :])
                 # sshd: it begins the message.
                 place = place or re.match(r"(/[^\n]+?):? line \d+: ", message)
-                found[name] = {"ok": done[0] == 0, "message": message, "file": place[1] if place else ""}
+                found[name] = {
+                    "ok": done[0] == 0, "message": message, "file": place[1] if place else "",
+                    "unresolved": self.unresolved(message),
+                }  # fmt: skip
         return found
+
+    def unresolved(self, message):
+        """Return the host that nginx did not find and what the resolver says of it; None when it is not about one."""
+        said = re.search(r'\[emerg\] host not found in (?:[A-Za-z]+ )*(?:"([^"/:?\s]+)[^"]*")?', message)
+        if said is None:
+            return None
+        told = self.command("python3", "-c", RESOLVE, said[1], source=f"name {said[1]}") if said[1] else None
+        code = re.fullmatch(r"(-?\d{1,4})\n", told[1]) if told else None
+        return {"name": said[1] or "", "code": int(code[1]) if code else None}
 
     def errors(self):
         """Return the last error lines of the journal since boot."""
