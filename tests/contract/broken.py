@@ -35,7 +35,7 @@ def healthy(role: str) -> Evidence:
     }
     lock = {"present": False, "pid": None, "alive": False, "age_s": None, "owner_age_s": None}
     paths = {
-        item["path"]: {"kind": "link" if "link" in item else "file", "size": 1, "link": "", **item}
+        item["path"]: {"kind": "link" if "link" in item else "file", "size": 1, "link": "", "leads_to": "", **item}
         for item in subject["paths"]
     }
     places = subject.get("logs") or []
@@ -78,7 +78,7 @@ def broken(evidence: Evidence) -> Iterator[tuple[str, Evidence]]:
         wrongs += [("paths", path, change) for change in ({"mode": "0000"}, {"owner": "nobody"}, {"group": "nogroup"})]
         wrongs.append(("paths", path, {"kind": "missing", "link": ""}))
         wrongs += [
-            ("paths", path, {"kind": "link", "link": "/nowhere"}),
+            ("paths", path, {"kind": "link", "link": "/nowhere", "leads_to": "missing"}),
             ("paths", path, {"kind": "directory", "link": ""}),
         ]
     for path in evidence["mounts"]:

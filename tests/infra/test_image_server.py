@@ -128,17 +128,38 @@ def test_link_that_led_elsewhere_is_kept(host: Host, mend: Mend) -> None:
 
 
 @pytest.mark.at_rest
+@pytest.mark.parametrize("target", ["media", f"{ROOT}/", "/srv"])
+def test_link_that_leads_to_something_stays(host: Host, apply: Apply, target: str) -> None:
+    must(host, f"ln -sfn {target} {LINK}")
+    applied = apply("image_server", "repair-disk", "link")
+    left = must(host, f"readlink {LINK}; ln -sfn {ROOT} {LINK}").strip()
+    assert (applied.status, applied.changed) == (0, 0), applied.output
+    assert left == target
+
+
+@pytest.mark.at_rest
+def test_mount_point_in_the_links_place_is_refused(host: Host, apply: Apply) -> None:
+    must(host, f"rm {LINK}; mkdir {LINK}; mount -t tmpfs none {LINK}; touch {LINK}/own.jpg")
+    applied = apply("image_server", "repair-disk", "link")
+    there = host.file(f"{LINK}/own.jpg").exists
+    must(host, f"umount {LINK}; rmdir {LINK}; ln -s {ROOT} {LINK}")
+    assert applied.status != 0
+    assert "a disk is mounted there" in " ".join(applied.output.split()), applied.output
+    assert there
+
+
+@pytest.mark.at_rest
 @pytest.mark.parametrize("wrong", [f"mkdir {LINK}; echo theirs > {LINK}/own.jpg", f"echo theirs > {LINK}"])
-def test_what_stands_in_the_links_place_is_moved_away_whole(
+def test_what_stands_in_the_links_place_is_moved_aside_whole(
     host: Host, ask: Ask, apply: Apply, mend: Mend, wrong: str
 ) -> None:
-    must(host, f"systemctl start {UNIT} nginx; rm -rf {KEPT}/srv/shop/pictures*; rm {LINK}; {wrong}")
+    must(host, f"systemctl start {UNIT} nginx; rm -rf {LINK}.kept-*; echo older > {LINK}.kept-1; rm {LINK}; {wrong}")
     refused = apply("image_server", "main")
     assert refused.status != 0, "converging replaced what is somebody's"
     assert f"{LINK} is no link" in refused.output
     mend("image_server", "disk", "link")
-    assert must(host, f"cat $(find {KEPT}{LINK} -type f)") == "theirs\n"
-    assert must(host, f"stat --format='%a' {KEPT}").strip() == "700"
+    assert must(host, f"cat {LINK}.kept-1; cat $(find {LINK}.kept-2 -type f)") == "older\ntheirs\n"
+    must(host, f"rm -rf {LINK}.kept-*")
     assert ask("/media/images/products/lantern.jpg").body == CONTENT
 
 

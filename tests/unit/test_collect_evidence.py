@@ -329,3 +329,16 @@ def test_where_no_host_is_named_none_is_asked_for(collector: Any) -> None:
 def test_resolver_is_really_asked() -> None:
     told = COLLECT.Collector().unresolved('nginx: [emerg] host not found in upstream "127.0.0.1:80" in /etc/x.conf:1')
     assert told == {"name": "127.0.0.1", "code": 0}
+
+
+def test_link_tells_where_it_leads(collector: Any, tmp_path: Path) -> None:
+    (tmp_path / "media").mkdir()
+    (tmp_path / "a.jpg").write_text("x")
+    targets = {"media": "directory", f"{tmp_path}/media/": "directory", "a.jpg": "file", "/dev/null": "other"}
+    targets |= {"gone": "missing", "a.jpg/x": "missing", "link": "missing"}
+    for target, kind in targets.items():
+        (tmp_path / "link").symlink_to(target)
+        told = collector.describe(str(tmp_path / "link"))
+        assert (told["kind"], told["link"], told["leads_to"]) == ("link", target, kind)
+        (tmp_path / "link").unlink()
+    assert collector.describe(str(tmp_path / "media"))["leads_to"] == ""

@@ -102,15 +102,19 @@ def linked(evidence: dict[str, Any]) -> dict[str, Any]:
     """Evidence of a healthy host whose pictures are served through a link."""
     pictures = next(subject for subject in evidence["subjects"] if subject["role"] == "image_server")
     pictures["paths"].append({"path": LINK, "link": MEDIA, "restore_step": "link"})
-    evidence["paths"][LINK] = {"kind": "link", "mode": "0777", "owner": "root", "group": "root", "link": MEDIA}
+    link = {"kind": "link", "mode": "0777", "owner": "root", "group": "root", "link": MEDIA, "leads_to": "directory"}
+    evidence["paths"][LINK] = link
     return evidence
 
 
 @pytest.mark.parametrize(
     ("seen", "words"),
     [
-        ({"kind": "link", "link": "/srv/shop/media-2019"}, "leads to /srv/shop/media-2019"),
-        ({"kind": "link", "link": "media.old"}, "leads to media.old"),
+        (
+            {"kind": "link", "link": "/srv/shop/media-2019", "leads_to": "missing"},
+            "leads to /srv/shop/media-2019, which is not there",
+        ),
+        ({"kind": "link", "link": "media.old", "leads_to": "missing"}, "leads to media.old, which is not there"),
         ({"kind": "missing"}, "is missing"),
         ({"kind": "directory", "mode": "0755", "owner": "root", "group": "root", "link": ""}, "is a directory"),
         ({"kind": "file", "mode": "0644", "owner": "root", "group": "root", "link": ""}, "is a file"),
@@ -123,6 +127,17 @@ def test_link_to_the_pictures_that_is_none(linked: dict[str, Any], seen: dict[st
     assert (found.subject, found.effect) == (f"path:{LINK}", findings.Effect.CANNOT_SEE)
     assert found.cause == f"{LINK} {words}; it should lead to {MEDIA}"
     assert steps(linked) == ["disk image_server: link"]
+
+
+@pytest.mark.parametrize("target", ["media", f"{MEDIA}/", "/mnt/new-disk/media"])
+def test_link_that_leads_to_something_is_somebodys(linked: dict[str, Any], target: str) -> None:
+    linked["paths"][LINK]["link"] = target
+    assert judge(linked) == []
+
+
+def test_right_link_to_lost_pictures_is_not_made_again(linked: dict[str, Any]) -> None:
+    linked["paths"][LINK]["leads_to"] = "missing"
+    assert judge(linked) == []
 
 
 def test_link_is_judged_also_while_the_volume_is_not_mounted(linked: dict[str, Any]) -> None:

@@ -8,7 +8,9 @@ Collecting is dumb: it says what is there, never what it means. Schema 1 of the 
     subjects                    the question, as it was asked (see roles/evidence/meta/argument_specs.yml)
     units      name → {load, active, sub, enabled, result, fragment, log}; log: last lines since boot when not active
     mounts     path → {mounted, source, entries}; entries: names below, at most 5
-    paths      path → {kind, mode, owner, group, size, link}; kind: directory, file, link, other, missing, unreadable
+    paths      path → {kind, mode, owner, group, size, link, leads_to}; kind: directory, file, link, other, missing,
+               unreadable; link: the target of a link as it is written; leads_to: the kind of what it leads to, missing
+               when it leads nowhere; both "" for what is no link
     trees      path → {seen, wrong, complete}: directories and files whose modes are not the wanted ones
     configs    name → {ok, message, file, unresolved}: the service's own test of its configuration; unresolved, null or
                {name, code}: a host that nginx did not find, and what getaddrinfo says of it now (0: it is found; -2, -5:
@@ -35,6 +37,7 @@ Collecting is dumb: it says what is there, never what it means. Schema 1 of the 
 Names are text: a byte that is no UTF-8 is written as \\xNN.
 """
 
+import errno
 import grp
 import hashlib
 import json
@@ -243,8 +246,7 @@ class Collector:
         except OSError as error:
             self.note(path, error.strerror)
             return {"kind": "unreadable"}
-        kinds = ((stat.S_ISDIR, "directory"), (stat.S_ISREG, "file"), (stat.S_ISLNK, "link"))
-        kind = next((name for test, name in kinds if test(status.st_mode)), "other")
+        kind = kind_of(status)
         return {
             "kind": kind,
             "mode": f"{stat.S_IMODE(status.st_mode):04o}",
@@ -252,6 +254,7 @@ class Collector:
             "group": name_of(grp.getgrgid, status.st_gid),
             "size": status.st_size,
             "link": text(os.readlink(path)) if kind == "link" else "",
+            "leads_to": end_of(path) if kind == "link" else "",
         }
 
     def beginning(self, path, limit):
@@ -672,6 +675,20 @@ def lines(text):
 def text(name):
     """Return a file's name as text that every reader accepts."""
     return os.fsencode(name).decode(errors="backslashreplace")
+
+
+def kind_of(status):
+    """Return what a status is the status of."""
+    kinds = ((stat.S_ISDIR, "directory"), (stat.S_ISREG, "file"), (stat.S_ISLNK, "link"))
+    return next((name for test, name in kinds if test(status.st_mode)), "other")
+
+
+def end_of(link):
+    """Return the kind of what a link leads to."""
+    try:
+        return kind_of(os.stat(link))
+    except OSError as error:
+        return "missing" if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP) else "unreadable"
 
 
 def mount_of(path):

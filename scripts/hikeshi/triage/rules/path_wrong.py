@@ -21,7 +21,9 @@ def find(evidence: Evidence) -> Iterator[Finding]:
             if seen is None or any(path == mount or path.startswith(f"{mount}/") for mount in unmounted):
                 continue
             if "link" in wanted:
-                if seen.get("link") != wanted["link"]:
+                # One that leads elsewhere was led there by somebody, and works.
+                nowhere = seen.get("leads_to") == "missing" and seen["link"] != wanted["link"]
+                if seen["kind"] not in ("link", "unreadable") or nowhere:
                     yield _link(host, subject, wanted, seen)
                 continue
             if seen["kind"] == "missing" and "runtime" in wanted:
@@ -80,7 +82,11 @@ def _runtime(evidence: Evidence, subject: Evidence, wanted: Evidence) -> Iterato
 
 def _link(host: str, subject: Evidence, wanted: Evidence, seen: Evidence) -> Finding:
     path = wanted["path"]
-    there = f"leads to {seen['link']}" if seen["kind"] == "link" else f"is {_KINDS.get(seen['kind'], seen['kind'])}"
+    there = (
+        f"leads to {seen['link']}, which is not there"
+        if seen["kind"] == "link"
+        else f"is {_KINDS.get(seen['kind'], seen['kind'])}"
+    )
     return Finding(
         rule="link_wrong",
         host=host,
