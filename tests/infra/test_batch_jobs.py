@@ -196,6 +196,19 @@ def test_lock_of_a_living_owner_is_left_alone(host: Host, apply: Apply) -> None:
 
 
 @pytest.mark.at_rest
+@pytest.mark.parametrize(
+    "broken", ["chmod 0644 /bin/ps", "printf '#!/bin/sh\\necho no /proc >&2; exit 1\\n' > /bin/ps"]
+)
+def test_lock_is_left_alone_where_ps_does_not_answer(host: Host, apply: Apply, broken: str) -> None:
+    must(host, f"echo {NOBODY} > {LOCK}; cp -a /bin/ps /run/ps; {broken}")
+    applied = apply("batch_jobs", "repair-disk", "stale_lock", {"path": LOCK})
+    must(host, "cp -a /run/ps /bin/ps")
+    assert applied.status != 0
+    assert "ps does not say" in " ".join(applied.output.split()), applied.output
+    assert host.file(LOCK).exists
+
+
+@pytest.mark.at_rest
 def test_lock_of_a_running_job_is_left_alone(host: Host, apply: Apply) -> None:
     """Even one that looks old: a clock that was set must not take the lock of a job that runs."""
     must(host, "touch /srv/slow/wait; systemctl start --no-block batch-slow")
@@ -336,6 +349,8 @@ JOB = {
         ({"script": "/no/such/file"}, "one of both"),
         ({"directory": "/var/lib"}, "at least three levels deep"),
         ({"directory": "/srv/../etc"}, "at least three levels deep"),
+        ({"directory": "/var/lib/mysql"}, "none of the system's"),
+        ({"directory": "/srv/somebodys"}, "belongs to nobody"),
         ({"lock": "lock"}, "an absolute path"),
         ({"keep_days": 0}, "a number of 1 or more"),
         ({"environment": {"SECRET": "canary\nin two lines"}}, "names in capitals"),
@@ -343,6 +358,7 @@ JOB = {
     ],
 )
 def test_job_that_cannot_be_meant_is_refused(host: Host, apply: Apply, given: dict[str, Any], named: str) -> None:
+    must(host, "mkdir -p /srv/somebodys; chown nobody /srv/somebodys")
     before = must(host, "md5sum /etc/systemd/system/batch-*")
     jobs = [{key: value for key, value in {**JOB, **given}.items() if value is not None}]
     applied = apply("batch_jobs", "main", batch_jobs_jobs=jobs)

@@ -132,6 +132,9 @@ def test_a_whole_job_is_not_refused() -> None:
         *(({"user": name}, "user") for name in ("root", "", "a b", "a\n", "Owl")),
         *(({"directory": path}, "directory") for path in ("/", "/var", "/var/lib", "/srv", "srv/x", "/srv/../etc/x/y")),
         *(({"directory": path}, "directory") for path in ("/srv/a b", "/srv/x/", "/srv//x", "/srv/x\n", "/srv/-x")),
+        *(({"directory": path}, "directory") for path in ("/etc/nginx/conf.d", "/var/lib/mysql", "/var/lib/mysql/x")),
+        *(({"directory": path}, "directory") for path in ("/usr/local/x", "/var/log/nightly", "/lib64/x/y", "/run/x/y")),
+        *(({"lock": path}, "lock") for path in ("/etc/passwd", "/var/lib/mysql/x.pid", "/var/lib/hikeshi/lock")),
         *(({"lock": path}, "lock") for path in ("lock", "/lock", "/srv/../lock", "/srv/x\n")),
         *(({"command": text}, "command and script") for text in ("", "env", "/usr/bin/env x", "/usr/../bin/env")),
         ({"script": "/no/such/file"}, "command and script"),
@@ -154,3 +157,10 @@ def test_names_and_directories_stand_once() -> None:
     assert wrong(JOB, JOB) == {"name"}
     shared = {"directory": "/srv/nightly"}
     assert wrong({**JOB, **shared}, {**JOB, **shared, "name": "other"}) == {"directory"}
+
+
+def test_no_job_works_in_anothers_directory() -> None:
+    outer, inner = {**JOB, "directory": "/srv/nightly"}, {**JOB, "name": "other", "directory": "/srv/nightly/other"}
+    assert wrong(outer, inner) == wrong(inner, outer) == {"directory"}
+    assert wrong(outer, {**inner, "directory": "/srv/nightly-other"}) == set()
+    assert wrong({**JOB, "directory": "/var/lib/mysqldumps"}, {**inner, "directory": "/srv/etc/x"}) == set()

@@ -13,7 +13,7 @@ Collecting is dumb: it says what is there, never what it means. Schema 1 of the 
                when it leads nowhere; both "" for what is no link
     trees      path → {seen, wrong, complete}: directories and files whose modes are not the wanted ones
     configs    name → {ok, message, file, unresolved}: the service's own test of its configuration; unresolved, null or
-               {name, code}: a host that nginx did not find, and what getaddrinfo says of it now (0: it is found; -2, -5:
+               {name, code}: a host that nginx did not find, and what getaddrinfo says of it now (0: found; -2, -5:
                there is none; -3: nobody could say), null when it did not answer in time
     names      name → addresses it resolves to now, in order; none when it does not
     disks      mount → {free_bytes, size_bytes, free_inodes, inodes} of what is mounted to be written to
