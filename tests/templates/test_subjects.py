@@ -28,7 +28,7 @@ ITEMS: dict[str, list[tuple[set[str], set[str]]]] = {
     "names": [({"name", "addresses"}, set())],
     "logs": [({"directory", "rotated", "unit", "keep", "move_step", "reopen_step"}, set())],
 }
-DATABASE = {"socket", "connections"}
+DATABASE = {"socket"}
 LOGIN = {"environment", "user", "password", "name", "socket", "unit", "restore_step"}
 
 each_subject = pytest.mark.parametrize("role", SUBJECT, ids=lambda role: role.name)
@@ -125,9 +125,6 @@ def test_steps_that_run_and_unlock_exist(role: Role) -> None:
 def test_steps_of_a_database_exist(role: Role) -> None:
     found = subject(role)
     if "database" in found:
-        assert isinstance(found["database"]["connections"], int), (
-            f"{place(role)}: connections is compared with a number"
-        )
         assert found["units"], f"{place(role)}: a database needs a unit, by which findings call it"
         steps = {"connections", "table_repair", "user_password"}
         assert steps <= set(role.steps("live")), f"{place(role)}: {steps} are not all in __{role.name}_live_steps"

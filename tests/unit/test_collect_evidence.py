@@ -69,7 +69,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def databases(collector: Any) -> Any:
-    return collector.databases([{"database": {"socket": SOCKET, "connections": 60}}, {"units": []}]).get(SOCKET)
+    return collector.databases([{"database": {"socket": SOCKET}}, {"units": []}]).get(SOCKET)
 
 
 def login(collector: Any, tmp_path: Path, text: str = FILE) -> Any:

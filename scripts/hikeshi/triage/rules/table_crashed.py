@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from hikeshi.triage.findings import Evidence, Finding, Step, effect_of_down
 
-PLAIN = re.compile(r"[A-Za-z0-9_]+[.][A-Za-z0-9_]+")  # what the step takes: the name comes from the host
+PLAIN = re.compile(r"[A-Za-z0-9_$-]+[.][A-Za-z0-9_$-]+")  # what the step takes: the name comes from the host
 
 
 def find(evidence: Evidence) -> Iterator[Finding]:
