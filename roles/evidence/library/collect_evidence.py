@@ -21,7 +21,8 @@ Collecting is dumb: it says what is there, never what it means. Schema 1 of the 
                age_s since it was written; owner_age_s of the process that has this PID now, null when none has
     reports    unit → {state, at, result, status, log}: what a job left about its last run; no report, no entry
     databases  socket → {answers, code, message, most, connections, idle, crashed}: of a MariaDB, connections there may
-               be, there are (but for ours), and of these asleep; crashed: [{table, words}], tables it cannot open
+               be, there are (but for ours), and of these asleep; crashed: [{table, words}], at most 50: tables that it
+               cannot open, of Aria and MyISAM where these repair nothing by themselves (*_recover_options OFF or empty)
     logs       directory → {mount, keep_mount, old_bytes, old}: the disks that hold it and what is kept of it; old:
                [{name, bytes}] of rotated logs, the largest first, at most 5; old_bytes: of all of them
     deleted    [{pid, unit, path, bytes, mount}]: deleted files of 1 MiB and more on a disk of `disks` that a unit still
@@ -64,17 +65,28 @@ DELETED_LEAST, DELETED_LIMIT, OLD_LIMIT = 1 << 20, 20, 5
 OPEN_LIMIT = 100000
 UNIT_LINES, ERROR_LINES = 20, 15
 SCHEMA = 1
-# Opens every table (TABLE_ROWS asks for that), writes to none: of one that cannot be opened the server says why, where
-# the comment would be. A view says it of a table below it; one that is just being dropped says something else.
+# Writes nothing. Opening a table (TABLE_ROWS asks for that) may have the server repair it: only tables of engines that
+# are told not to are opened, which also stay crashed; which these are stands in their definitions. Of a table that
+# cannot be opened ENGINE is NULL, and the server says why where the comment would be.
 ASK_DATABASE = """
 SET max_statement_time = 4, lc_messages = 'en_US';
 SELECT @@max_connections;
 SELECT COUNT(*) - 1, COALESCE(SUM(COMMAND = 'Sleep'), 0) FROM information_schema.PROCESSLIST
     WHERE USER NOT IN ('system user', 'event_scheduler');
-SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_COMMENT, TABLE_ROWS FROM information_schema.TABLES
-    WHERE ENGINE IS NULL AND TABLE_TYPE = 'BASE TABLE' AND TABLE_COMMENT RLIKE '(is|as) crashed|is corrupt|^Incorrect '
-    LIMIT 50;
+DELIMITER //
+FOR one IN (
+    SELECT TABLE_SCHEMA AS place, TABLE_NAME AS name FROM information_schema.TABLES
+    WHERE TABLE_TYPE = 'BASE TABLE' AND (
+        ENGINE = 'Aria' AND @@aria_recover_options IN ('', 'OFF')
+        OR ENGINE = 'MyISAM' AND @@myisam_recover_options IN ('', 'OFF')
+    )
+) DO
+    SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_COMMENT, TABLE_ROWS FROM information_schema.TABLES
+    WHERE TABLE_SCHEMA = one.place AND TABLE_NAME = one.name AND ENGINE IS NULL
+    AND TABLE_COMMENT RLIKE '(is|as) crashed|is corrupt|^Incorrect ';
+END FOR//
 """
+CRASHED_LIMIT = 50
 NO_SERVER, TOO_MANY_CONNECTIONS = 2002, 1040
 # As bytes, like nginx does: a name that is no name is for the resolver to refuse.
 RESOLVE = """
@@ -351,7 +363,7 @@ class Collector:
             # Of a stopped server its unit says enough.
             if code not in (0, NO_SERVER, TOO_MANY_CONNECTIONS):
                 self.note(f"mariadb at {place}", message)
-            tables = [row for row in rows[2:] if len(row) == 4]
+            tables = [row for row in rows[2:] if len(row) == 4][:CRASHED_LIMIT]
             crashed = [{"table": f"{row[0]}.{row[1]}", "words": row[2][:LINE_LIMIT]} for row in tables]
             found[place] = {
                 "answers": answers, "code": code, "message": message, "most": most, "connections": connections,
