@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.templates.rendering import render
@@ -103,6 +103,7 @@ def test_environment_file_is_read_as_systemd_reads_it(text: str, value: str) -> 
     assert COLLECT.environment(text)["A"] == value
 
 
+@settings(deadline=None)  # rendering takes its time on a busy machine
 @given(st.text(st.characters(exclude_characters="\r\n\0", exclude_categories=["Cs"])))
 def test_environment_file_is_read_as_the_shops_role_writes_it(value: str) -> None:
     written = render("checkout_service", "checkout.env.j2", checkout_service_environment={"A": value, "B": "b"})
