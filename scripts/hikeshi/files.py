@@ -9,13 +9,20 @@ from typing import Any
 import yaml
 
 
-def write_private(path: Path, text: str) -> None:
+def make_private_folder(path: Path) -> None:
+    """Make a folder, and those above it that are missing, open to us alone."""
+    if not path.is_dir():
+        make_private_folder(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
+
+
+def write_private(path: Path, text: str | bytes) -> None:
     """Write a file only we may read, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private_folder(path.parent)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
-            handle.write(text)
+        with os.fdopen(descriptor, "wb") as handle:
+            handle.write(text.encode() if isinstance(text, str) else text)
             handle.flush()
             os.fsync(handle.fileno())
         Path(temporary).replace(path)

@@ -1,6 +1,7 @@
 """What the operator sees: results on stdout, progress and logs on stderr, colours only on a terminal."""
 
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -36,7 +37,9 @@ def safe(text: object, limit: int = 2000) -> str:
 
 def print_json(data: Any) -> None:
     """Print one JSON document on stdout."""
-    print(json.dumps(data, ensure_ascii=False, indent=2, default=str))
+    # Half a pair of surrogates is no character, and no encoder takes it; JSON has an escape for it.
+    text = json.dumps(data, ensure_ascii=False, indent=2, default=str)
+    print(re.sub(r"[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text))
 
 
 def say(words: str) -> None:

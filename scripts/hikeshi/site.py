@@ -8,10 +8,12 @@ keys, secrets of this very run) lies in `.drill/<prefix>/site/` and is laid over
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -92,12 +94,26 @@ class Probe(_Data):
     undo: list[Step] = []  # takes the order back; {name} stands for what was noted
 
 
+# What a customer may allow; hikeshi.incident.permissions says what each means and how to ask for it.
+PermissionName = Literal["reboot", "copy", "sorry", "hold-jobs", "data-loss", "spend"]
+
+
 class Permission(_Data):
     """What the customer allowed before any incident: who said it, when, in which words."""
 
     by: str
     when: str
-    words: str
+    words: Annotated[str, Field(max_length=1000)]
+    limit: Annotated[float, Field(gt=0)] | None = None  # most that may be spent, for `spend`
+    until: str = ""  # ISO 8601 with offset; empty: until it is withdrawn
+
+    @field_validator("until")
+    @classmethod
+    def absolute(cls, until: str) -> str:
+        """Insist on an absolute time."""
+        if until and datetime.fromisoformat(until).tzinfo is None:
+            raise ValueError("no offset, like 2026-11-25T18:00+09:00")
+        return until
 
 
 class SurgeBound(_Data):
@@ -116,7 +132,7 @@ class SiteData(_Data):
     practice: bool = False
     template: bool = False  # only to be copied: no site, and never chosen
     views: dict[str, View]
-    permissions: dict[str, Permission] = {}
+    permissions: dict[PermissionName, Permission] = {}
     surge: SurgeBound | None = None  # a real site without it is asked for no load at all
     probes: Annotated[list[Probe], Field(min_length=1)]
     timeout_s: Annotated[float, Field(gt=0, le=60)] = 10.0
@@ -140,6 +156,16 @@ class SiteData(_Data):
         if missing:
             raise ValueError(f"views must name customer and direct; missing: {', '.join(sorted(missing))}")
         return views
+
+    @field_validator("time_zone")
+    @classmethod
+    def known_zone(cls, name: str) -> str:
+        """Insist on a time zone that this machine knows: deadlines are said in it."""
+        try:
+            ZoneInfo(name)
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError("no time zone that this machine knows, like Asia/Tokyo (package tzdata)") from error
+        return name
 
 
 @dataclass(frozen=True)
@@ -167,6 +193,11 @@ class Site:
         """Folder of this site's runs and journal: private, outside git."""
         suffix = "" if self.private == self.folder else f"-{self.private.parent.name}"
         return PROJECT / "incidents" / f"{self.name}{suffix}"
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The time zone in which this site's deadlines are said."""
+        return ZoneInfo(self.data.time_zone)
 
     @property
     def ssh_arguments(self) -> list[str]:
@@ -317,6 +348,17 @@ def _must_be_mapping(data: Any, path: Path) -> None:
             f"{shown(path)} is not valid: a mapping of keys is expected, seen is a {type(data).__name__}.",
             f"mend {shown(path)}",
         )
+
+
+def site_secrets(site: Site) -> Iterable[str]:
+    """Yield the values of the site's unencrypted `secret_*` variables: they are taken out of every record."""
+    for path in {*site.folder.glob("group_vars/*/secrets.yml"), *site.private.glob("group_vars/*/secrets.yml")}:
+        try:
+            values = read_yaml(path)
+        except MisconfiguredError:
+            continue  # encrypted with ansible-vault: Ansible decrypts it, we never see it
+        if isinstance(values, dict):
+            yield from (str(value) for key, value in values.items() if key.startswith("secret_"))
 
 
 def _explain(error: Exception) -> str:

@@ -1,0 +1,37 @@
+"""The incident's memory: one journal, from which everything else is derived.
+
+A journal is a folder: `journal.jsonl` (hikeshi.incident.record has the form of a line), `blobs/` with long texts named
+by their SHA-256, and `runs/` with the whole output of every run of Ansible. An incident has one of its own; what
+happens to a site while no incident is open goes to the site's standing journal.
+
+Kinds of records, and their data. An action has two: KIND.start, written before it begins, and KIND.end with the seq of
+its start, its outcome (done, failed, interrupted), its seconds, and why it failed.
+
+    journal.begun         site; the first record of every journal
+    journal.torn          bytes, blob: a line that a killed writer left unfinished was taken out
+    incident.opened       site, title, name, by, words (of the customer); in the standing journal: folder
+    incident.closed       words, by, force, left: what was still open; in the standing journal: folder
+    note                  words, by
+    person                role (lead, hands, timekeeper, scribe), name
+    deadline.set          name, at, owner, kind (report, restore, other), by, words
+    deadline.moved        name, at, before, by, why, told: the words the customer was sent, if any
+    deadline.ended        name, how (met, dropped), by, why
+    deadline.warned       name, at, minutes: the warning that was shown (30, 10, 0)
+    late.drafted          name, until, why, words: what to send to the customer
+    permission.granted    name, by, words, limit, until, standing: from the site's data
+    permission.refused    name, by, words
+    permission.withdrawn  name, by, words
+    permission.used       name, grant: seq of what granted it, action, amount
+    permission.missing    name, action, why, ask: the sentence for the customer
+    probes                view, results
+    findings              found, unseen
+    item.opened           item, words, close: the command that closes it (a closed gate, held jobs, a copy)
+    item.closed           item, words
+    lock.taken            owner: who died holding it
+    evidence.saved        units, why, evidence, unseen
+    recovery.start/.end   check, plan; healthy, changed
+    stage.start/.end      recovery: seq of its start, stage, round
+    stage.skipped         recovery, stage, why
+    run.start/.end        verb, playbook, check, folder; status, changed, files: name → SHA-256, returned: host → blob
+    task                  run: seq of its start, role, task, outcome (changed, failed, unreachable), seconds, message
+"""

@@ -1,0 +1,342 @@
+"""The journal: append-only, fsynced, hash-chained JSON Lines, written by several processes at once.
+
+Every append takes the file's lock, reads where the journal ends, writes one line and has it on disk before it returns.
+A writer killed in the middle leaves a line without its end; the next one sets that aside, says so, and goes on.
+"""
+
+import fcntl
+import getpass
+import json
+import math
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from hikeshi.errors import HikeshiError
+from hikeshi.files import make_private_folder, write_private
+from hikeshi.incident.record import FIRST_PREV, TIME_FORMAT, BadRecord, Record, digest, parse
+from hikeshi.text import Redactor, printable
+
+NAME = "journal.jsonl"
+LONG_TEXT = 2000  # characters from which a text becomes a blob
+LONG_LINE = 64 << 10  # bytes from which a record's data becomes one
+DEEPEST = 40  # levels of nesting that are kept; hosts may send any
+CHUNK = 16 << 10
+Outcome = Literal["done", "failed", "interrupted"]
+
+
+@dataclass
+class Action:
+    """An action under way: what is put into `data` is written with its end."""
+
+    start: Record
+    data: dict[str, Any] = field(default_factory=dict)
+    outcome: Outcome = "done"
+
+    def failed(self, why: str) -> None:
+        """Say that it failed, where no exception does."""
+        self.outcome, self.data["why"] = "failed", why
+
+
+class Journal:
+    """The journal of one folder. `about` is written into its first record; `redactor` sees everything first."""
+
+    def __init__(self, folder: Path, redactor: Redactor | None = None, about: dict[str, Any] | None = None) -> None:
+        """Nothing is made before the first record is written."""
+        self.folder = folder
+        self.path = folder / NAME
+        self._redactor = redactor or Redactor()
+        self._about = about or {}
+        self._known_end = (0, 0, 0, FIRST_PREV)  # inode, size, seq and hash as we left it: spares reading the end
+
+    def append(self, kind: str, data: dict[str, Any] | None = None, *, host: str = "") -> Record:
+        """Write one record; it is on disk when this returns. Raise HikeshiError when it cannot be."""
+        with self.locked() as end:
+            return end.append(kind, data, host=host)
+
+    @contextmanager
+    def action(self, kind: str, data: dict[str, Any] | None = None, *, host: str = "") -> Iterator[Action]:
+        """Do something between two records. Nothing is begun when the first cannot be written."""
+        action = Action(self.append(f"{kind}.start", data, host=host))
+        began = time.monotonic()
+        try:
+            yield action
+        except BaseException as error:
+            action.outcome = "failed" if isinstance(error, Exception) else "interrupted"
+            action.data.setdefault("why", printable(error, 600))
+            try:
+                self._end(kind, action, began, host)
+            except HikeshiError as problem:
+                error.add_note(problem.message)
+            raise
+        self._end(kind, action, began, host)
+
+    def _end(self, kind: str, action: Action, began: float, host: str) -> None:
+        seconds = round(time.monotonic() - began, 3)
+        ending = {"start": action.start.seq, "outcome": action.outcome, "seconds": seconds}
+        self.append(f"{kind}.end", {**action.data, **ending}, host=host)
+
+    @contextmanager
+    def locked(self) -> Iterator["Locked"]:
+        """Hold the journal: for what must be read and written with nobody in between."""
+        with self._errors_explained():
+            make_private_folder(self.folder)
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            descriptor = os.open(self.path, flags, 0o600)
+        # Opened anew each time: a lock belongs to an open file, and threads or forked children would share it.
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield Locked(self, descriptor)
+        finally:
+            os.close(descriptor)
+
+    def records(self) -> list[Record]:
+        """Return every record that can be read, in order; `hikeshi incident verify` says what is wrong with others."""
+        try:
+            with self.path.open("rb") as handle:
+                fcntl.flock(handle, fcntl.LOCK_SH)
+                return list(_readable(handle.read()))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise HikeshiError(f"{self.path} cannot be read: {error.strerror}.", f"ls -l {self.path}") from error
+
+    def keep(self, content: str | bytes) -> dict[str, Any]:
+        """Keep something long in a file named by its hash, redacted if it is text; return what a record says of it."""
+        if isinstance(content, str):
+            content = self._redactor.text(content)
+            begins, content = content[:200], content.encode("utf-8", "surrogatepass")
+        else:
+            begins = printable(content[:200].decode(errors="replace"))
+        name = digest(content)
+        path = self.folder / "blobs" / name
+        if not path.exists():
+            with self._errors_explained():
+                write_private(path, content)
+        return {"blob": name, "bytes": len(content), "begins": begins}
+
+    def redacted(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Return data as a record will have it: plain, without secrets."""
+        plain: dict[str, Any] = self._redactor.data(_plain(data))
+        return plain
+
+    def _prepared(self, data: dict[str, Any]) -> dict[str, Any]:
+        short: dict[str, Any] = self._shortened(self.redacted(data))
+        line = json.dumps(short)
+        return short if len(line) <= LONG_LINE else self.keep(line)
+
+    def _shortened(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return value if len(value) <= LONG_TEXT else self.keep(value)
+        if isinstance(value, dict):
+            return {key: self._shortened(item) for key, item in value.items()}
+        return [self._shortened(item) for item in value] if isinstance(value, list) else value
+
+    @contextmanager
+    def _errors_explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise HikeshiError(
+                f"the journal {self.path} cannot be written: {error.strerror}. What would leave no trace is not begun.",
+                f"df -h {self.folder}; make room there, then run the same command again",
+            ) from error
+
+
+class Locked:
+    """A journal that nobody else writes to at this moment."""
+
+    def __init__(self, journal: Journal, descriptor: int) -> None:
+        """Take over the open, locked file."""
+        self._journal = journal
+        self._descriptor = descriptor
+
+    def append(self, kind: str, data: dict[str, Any] | None = None, *, host: str = "") -> Record:
+        """Write one record, and have it on disk."""
+        with self._journal._errors_explained():  # noqa: SLF001 (one class in two parts)
+            seq, prev = self._end()
+            return self._write(seq, prev, kind, data or {}, host)
+
+    def records(self) -> list[Record]:
+        """Return every record that can be read."""
+        return list(_readable(os.pread(self._descriptor, os.fstat(self._descriptor).st_size, 0)))
+
+    def _write(self, seq: int, prev: str, kind: str, data: dict[str, Any], host: str) -> Record:
+        # The data first: what it needs to keep beside the journal must be there when the journal speaks of it.
+        prepared = self._journal._prepared(data)  # noqa: SLF001
+        host = self._journal._redactor.text(host)  # noqa: SLF001
+        now, mono_s = datetime.now(UTC), round(time.clock_gettime(time.CLOCK_BOOTTIME), 6)
+        record = Record(
+            seq, now.strftime(TIME_FORMAT), mono_s, boot_id(), actor(), os.getpid(), host, kind, prepared, prev
+        )
+        line = record.line()
+        size = os.fstat(self._descriptor).st_size
+        try:
+            _write_all(self._descriptor, line + b"\n")
+            os.fsync(self._descriptor)
+        except OSError:
+            os.ftruncate(self._descriptor, size)  # half a record is none
+            raise
+        self._remember(seq, digest(line))
+        return record
+
+    def _remember(self, seq: int, prev: str) -> None:
+        status = os.fstat(self._descriptor)
+        self._journal._known_end = (status.st_ino, status.st_size, seq, prev)  # noqa: SLF001
+
+    def _end(self) -> tuple[int, str]:
+        """Return the next record's number and the hash of the last line; begin or mend the journal where needed."""
+        status = os.fstat(self._descriptor)
+        inode, size, seq, prev = self._journal._known_end  # noqa: SLF001
+        if not size or (inode, size) != (status.st_ino, status.st_size):
+            seq, prev = self._read_end(status.st_size)
+        if seq == 0:
+            first = self._write(1, FIRST_PREV, "journal.begun", self._journal._about, "")  # noqa: SLF001
+            _sync_folder(self._journal.folder)
+            return 2, digest(first.line())
+        return seq + 1, prev
+
+    def _read_end(self, size: int) -> tuple[int, str]:
+        if not size:
+            return 0, FIRST_PREV
+        line = self._last_line(size)
+        if not line.endswith(b"\n"):
+            return self._set_aside(line, size - len(line))
+        if _torn_file(self._journal).exists():  # somebody died while setting a torn line aside
+            return self._note_torn(*self._seq_and_hash(line), _torn_file(self._journal).read_bytes())
+        return self._seq_and_hash(line)
+
+    def _seq_and_hash(self, line: bytes) -> tuple[int, str]:
+        line = line[:-1]
+        try:
+            seq = parse(line).seq
+        except BadRecord:  # damaged, but the incident goes on; `verify` will say so
+            seq = os.pread(self._descriptor, os.fstat(self._descriptor).st_size, 0).count(b"\n")
+        return seq, digest(line)
+
+    def _last_line(self, size: int) -> bytes:
+        content = b""
+        while len(content) < size:
+            start = max(0, size - len(content) - CHUNK)
+            content = os.pread(self._descriptor, size - len(content) - start, start) + content
+            if (cut := content.rfind(b"\n", 0, -1)) >= 0:
+                return content[cut + 1 :]
+        return content
+
+    def _set_aside(self, torn: bytes, size: int) -> tuple[int, str]:
+        write_private(_torn_file(self._journal), torn)
+        os.ftruncate(self._descriptor, size)
+        os.fsync(self._descriptor)
+        seq, prev = self._seq_and_hash(self._last_line(size)) if size else (0, FIRST_PREV)
+        return self._note_torn(seq, prev, torn)
+
+    def _note_torn(self, seq: int, prev: str, torn: bytes) -> tuple[int, str]:
+        """Write that a torn line was set aside; only then is it given its name among the blobs."""
+        print(  # the first to know; no module that draws screens may be needed here
+            f"{self._journal.path}: a writer was killed in the middle of record {seq + 1}; its {len(torn)} bytes are "
+            "set aside, and the journal goes on",
+            file=sys.stderr,
+        )
+        if seq == 0:
+            first = self._write(1, FIRST_PREV, "journal.begun", self._journal._about, "")  # noqa: SLF001
+            seq, prev = 1, digest(first.line())
+        path = self._journal.folder / "blobs" / digest(torn)
+        record = self._write(seq + 1, prev, "journal.torn", {"blob": path.name, "bytes": len(torn)}, "")
+        make_private_folder(path.parent)
+        _torn_file(self._journal).replace(path)
+        return record.seq, digest(record.line())
+
+
+def abandoned(records: Sequence[Record], alive: Callable[[Record], bool]) -> list[Record]:
+    """Return the starts of actions that have no end and whose process is gone."""
+    return [record for record in unfinished(records) if not alive(record)]
+
+
+def unfinished(records: Sequence[Record]) -> list[Record]:
+    """Return the starts of actions that have no end."""
+    starts = {record.seq: record for record in records if record.kind.endswith(".start")}
+    for record in records:
+        if record.kind.endswith(".end") and isinstance(record.data.get("start"), int):
+            starts.pop(record.data["start"], None)
+    return list(starts.values())
+
+
+def writer_lives(record: Record) -> bool:
+    """Return whether the process that wrote a record may still be at it; of another machine's we cannot know."""
+    if record.actor.rpartition("@")[2] != socket.gethostname():
+        return True
+    if record.boot != boot_id():
+        return False
+    try:
+        os.kill(record.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+@cache
+def boot_id() -> str:
+    """Return this machine's boot id."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+@cache
+def actor() -> str:
+    """Return who we are: user@host."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user without a name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
+def _readable(content: bytes) -> Iterator[Record]:
+    for line in content.split(b"\n"):
+        try:
+            yield parse(line)
+        except BadRecord:
+            continue
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """Return a value as what JSON knows, whatever it was."""
+    if depth > DEEPEST:
+        return "[nested too deeply]"
+    if isinstance(value, dict):
+        return {str(key): _plain(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item, depth + 1) for item in value]
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 1 << 63:
+        return hex(value)  # no reader need know numbers without end
+    if value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return str(value)
+
+
+def _torn_file(journal: Journal) -> Path:
+    return journal.folder / "journal.torn"
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    while content:
+        content = content[os.write(descriptor, content) :]
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

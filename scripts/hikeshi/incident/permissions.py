@@ -1,0 +1,198 @@
+"""What the customer allowed: granted, limited, refused, withdrawn, expired, used; and the sentence that asks for it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, get_args
+
+from hikeshi.errors import RefusedError
+from hikeshi.incident import clock, store
+from hikeshi.incident.journal import Journal, Locked
+from hikeshi.incident.record import Record
+from hikeshi.site import Permission, PermissionName, Site
+from hikeshi.triage.findings import Step
+
+NAMES: tuple[PermissionName, ...] = get_args(PermissionName)
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a permission allows, and how to ask for it. A `limited` one is granted up to an amount."""
+
+    allows: str
+    ask: str
+    limited: bool = False
+
+
+# The one registry: an action that is not ours to decide names its permission here, and asks `require` before it begins.
+REGISTRY: dict[PermissionName, Meaning] = {
+    "reboot": Meaning(
+        "restart a server", "May we restart the server? The shop is away for a few minutes, once, at a time you choose."
+    ),
+    "copy": Meaning(
+        "copy a server with its data",
+        "May we make a copy of the server, with your customers' data, to work on? It is removed afterwards.",
+    ),
+    "sorry": Meaning(
+        "show the sorry page",
+        "May we show every visitor the sorry page until the shop works? Nobody can buy meanwhile.",
+    ),
+    "hold-jobs": Meaning(
+        "hold scheduled jobs back", "May we hold the scheduled jobs back until we are done? They run afterwards."
+    ),
+    "data-loss": Meaning(
+        "lose data",
+        "May we put an older state back? What was entered since then is lost; we will say what.",
+    ),
+    "spend": Meaning("spend money", "May we spend money on this, and how much at most?", limited=True),
+}
+
+
+# Repair steps (role, step) that need one. None does yet: what they change is what we were called for.
+STEPS: dict[tuple[str, str], PermissionName] = {}
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The customer's last word on one permission. `seq` is its record's number; `used` counts, `spent` sums."""
+
+    name: PermissionName
+    seq: int
+    granted: bool
+    by: str
+    words: str
+    at: str
+    limit: float | None = None
+    until: datetime | None = None
+    standing: bool = False
+    withdrawn: bool = False
+    used: int = 0
+    spent: float = 0.0
+
+    def why_not(self, now: datetime, amount: float | None = None) -> str:
+        """Return why this does not allow an action now; empty when it does."""
+        if self.withdrawn:
+            return f"{self.by} withdrew it: “{self.words}”"
+        if not self.granted:
+            return f"{self.by} refused it: “{self.words}”"
+        if self.until and now >= self.until:
+            return f"it was granted until {clock.write(self.until)} only"
+        if amount is not None and self.limit is None and REGISTRY[self.name].limited:
+            return "no amount was named"
+        if amount is not None and self.limit is not None and self.spent + amount > self.limit:
+            return f"it is limited to {self.limit:g}, of which {self.spent:g} are spent; this takes {amount:g}"
+        return ""
+
+
+def ledger(records: Iterable[Record]) -> dict[PermissionName, Decision]:
+    """Return the last decision on each permission that records speak of. Pure."""
+    found: dict[PermissionName, Decision] = {}
+    for record in records:
+        name = next((name for name in NAMES if name == record.data.get("name")), None)
+        if name is None or not record.kind.startswith("permission."):
+            continue
+        try:
+            if record.kind == "permission.used":
+                known = found[name]
+                spent = known.spent + float(record.data.get("amount") or 0)
+                found[name] = replace(known, used=known.used + 1, spent=spent)
+            elif record.kind != "permission.missing":
+                found[name] = _decision(name, record)
+        except (KeyError, TypeError, ValueError):
+            continue  # written by somebody else than us; `verify` is for that
+    return found
+
+
+def _decision(name: PermissionName, record: Record) -> Decision:
+    data = record.data
+    return Decision(
+        name,
+        record.seq,
+        granted=record.kind == "permission.granted",
+        by=str(data["by"]),
+        words=str(data["words"]),
+        at=record.at,
+        limit=float(data["limit"]) if data.get("limit") is not None else None,
+        until=clock.read(data["until"]) if data.get("until") else None,
+        standing=bool(data.get("standing")),
+        withdrawn=record.kind == "permission.withdrawn",
+    )
+
+
+def unused(decisions: Mapping[PermissionName, Decision], now: datetime) -> list[Decision]:
+    """Return what the customer allowed and nobody has used."""
+    return [item for item in decisions.values() if not item.used and not item.why_not(now)]
+
+
+def take_over_standing(site: Site, journal: Journal) -> None:
+    """Write the site's standing permissions into a journal, where they are new or were changed since."""
+    wanted = {name: journal.redacted(_standing_data(name, given)) for name, given in site.data.permissions.items()}
+    if _missing_standing(wanted, journal.records()):
+        with journal.locked() as ours:
+            for kind, data in _missing_standing(wanted, ours.records()):
+                ours.append(kind, data)
+
+
+def _standing_data(name: str, given: Permission) -> dict[str, Any]:
+    return {
+        "name": name,
+        "by": given.by,
+        "words": given.words,
+        "when": given.when,
+        "limit": given.limit,
+        "until": given.until or None,
+        "standing": True,
+    }
+
+
+def _missing_standing(wanted: dict[PermissionName, dict[str, Any]], records: list[Record]) -> list[tuple[str, Any]]:
+    """Return what must be written so that the journal knows the site's data; a customer's later word stays the last."""
+    said = {name: record for record in records for name in NAMES
+            if record.data.get("standing") and record.data.get("name") == name}  # fmt: skip
+    now = ledger(records)
+    missing: list[tuple[str, Any]] = []
+    for name, data in wanted.items():
+        known = said.get(name)
+        if known is None or known.kind == "permission.withdrawn" or {**known.data, **data} != known.data:
+            missing.append(("permission.granted", data))
+    for name, known in said.items():
+        if name not in wanted and known.kind == "permission.granted" and now[name].seq == known.seq:
+            words = "no longer in the site's data"
+            missing.append(("permission.withdrawn", {"name": name, "by": "site.yml", "words": words, "standing": True}))
+    return missing
+
+
+def require(site: Site, name: PermissionName, action: str, *, amount: float | None = None) -> Decision:
+    """Return the permission that allows an action, its use written down; else raise RefusedError with what to ask.
+
+    `action` says what is about to be done ("restart web1"). `--yes` has no say here.
+    """
+    journal = store.journal(site)
+    take_over_standing(site, journal)
+    with journal.locked() as ours:  # or two would spend the same amount
+        decision = ledger(ours.records()).get(name)
+        why = decision.why_not(datetime.now(UTC), amount) if decision else "nobody has allowed it"
+        if decision and not why:
+            ours.append("permission.used", {"name": name, "grant": decision.seq, "action": action, "amount": amount})
+            return decision
+        _refuse(site, ours, name, action, why)
+    raise AssertionError("unreachable")
+
+
+def require_for(site: Site, steps: Iterable[Step]) -> None:
+    """Require what each repair step of a plan needs, before the first of them is taken."""
+    for step in steps:
+        if name := STEPS.get((step.role, step.step)):
+            require(site, name, f"take the step “{step.words}” on {step.host}")
+
+
+def _refuse(site: Site, ours: Locked, name: PermissionName, action: str, why: str) -> None:
+    ask = REGISTRY[name].ask
+    ours.append("permission.missing", {"name": name, "action": action, "why": why, "ask": ask})
+    limit = " --limit AMOUNT" if REGISTRY[name].limited else ""
+    opened = store.open_folder(site) is not None
+    first = "" if opened else f"hikeshi incident open NAME --site {site.name}; then "
+    raise RefusedError(
+        f"to {action} needs the customer's permission '{name}', and {why}. Ask the customer: “{ask}”",
+        f"{first}hikeshi incident permit {name}{limit} --by WHO --words THEIR-WORDS --site {site.name}",
+    )

@@ -1,0 +1,174 @@
+"""What the records of a journal add up to. A pure function: no file, no clock; whoever shows it brings the time."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from hikeshi.incident import clock, journal, permissions
+from hikeshi.incident.clock import Deadline
+from hikeshi.incident.permissions import Decision
+from hikeshi.incident.record import Record
+from hikeshi.site import PermissionName
+
+PEOPLE = ("lead", "hands", "timekeeper", "scribe")
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something that was taken out of its usual state and must be put back: a closed gate, held jobs, a copy."""
+
+    item: str
+    words: str
+    close: str  # the command that closes it
+    record: Record
+
+
+@dataclass
+class State:
+    """An incident, or a site's quiet days, as the journal tells it."""
+
+    site: str = ""
+    name: str = ""
+    opened: Record | None = None
+    closed: Record | None = None
+    deadlines: dict[str, Deadline] = field(default_factory=dict)
+    permissions: dict[PermissionName, Decision] = field(default_factory=dict)
+    people: dict[str, str] = field(default_factory=dict)  # role → name
+    probes: dict[str, Record] = field(default_factory=dict)  # view → its last look
+    findings: Record | None = None
+    items: dict[str, Item] = field(default_factory=dict)
+    unfinished: list[Record] = field(default_factory=list)  # starts of actions that have no end
+    did: list[Record] = field(default_factory=list)  # what people want to read, in order
+    records: int = 0
+
+    @property
+    def standing(self) -> list[Deadline]:
+        """The deadlines that are neither met nor dropped, the next one first."""
+        return [deadline for deadline in self.deadlines.values() if not deadline.ended]
+
+    @property
+    def red(self) -> list[dict[str, Any]]:
+        """The probes that failed at the last look of each view."""
+        return [item for record in self.probes.values() for item in dicts(record.data.get("results"))
+                if not item.get("passed")]  # fmt: skip
+
+    def left_open(self) -> list[str]:
+        """Return what is still open, in words with the command that closes it; empty when all may go home."""
+        words = [f"{item.words} ({item.close})" for item in self.items.values()]
+        words += [
+            f"deadline {deadline.name} of {deadline.owner} is neither met nor dropped"
+            f" (hikeshi incident deadline {deadline.name} --met)"
+            for deadline in self.standing
+        ]
+        return words
+
+
+# Too many and too small to be read one by one; they stand in the journal, and in what is derived from them.
+_QUIET = ("journal.begun", "deadline.warned", "run.start", "recovery.start", "stage.start", "task")
+
+
+def derive(records: Sequence[Record]) -> State:
+    """Return the state that records add up to."""
+    state = State(
+        deadlines=clock.deadlines(records),
+        permissions=permissions.ledger(records),
+        unfinished=journal.unfinished(records),
+        records=len(records),
+    )
+    for record in records:
+        _add(state, record)
+    return state
+
+
+def _add(state: State, record: Record) -> None:
+    data = record.data
+    if record.kind == "journal.begun":
+        state.site = str(data.get("site"))
+    elif record.kind == "incident.opened":
+        state.name, state.opened, state.closed = str(data.get("folder") or data.get("name")), record, None
+    elif record.kind == "incident.closed":
+        state.closed = record
+    elif record.kind == "person":
+        state.people[str(data.get("role"))] = str(data.get("name"))
+    elif record.kind == "probes":
+        state.probes[str(data.get("view"))] = record
+    elif record.kind == "findings":
+        state.findings = record
+    elif record.kind == "item.opened":
+        name = str(data.get("item"))
+        state.items[name] = Item(name, str(data.get("words")), str(data.get("close")), record)
+    elif record.kind == "item.closed":
+        state.items.pop(str(data.get("item")), None)
+    if record.kind not in _QUIET:
+        state.did.append(record)
+
+
+def dicts(value: object) -> list[dict[str, Any]]:
+    """Return the mappings of a list that came out of a journal, whatever it is."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def words(value: object) -> str:
+    """Return a text that came out of a journal; of one that was kept apart, how it begins."""
+    if isinstance(value, dict) and "blob" in value:
+        return f"{value.get('begins')}… (blobs/{str(value['blob'])[:12]}…)"
+    return "" if value is None else str(value)
+
+
+def told(record: Record, zone: ZoneInfo | None = None) -> str:
+    """Return in one line what a record says happened; its times in a time zone, or as they are written."""
+    return _told(record, zone).replace("\n", "\\n")
+
+
+def _told(record: Record, zone: ZoneInfo | None) -> str:
+    data = record.data
+    get = {key: words(value) for key, value in data.items()}
+    with suppress(KeyError, ValueError):
+        if zone:
+            get["at"] = f"{clock.read(get['at']).astimezone(zone):%Y-%m-%d %H:%M}"
+    match record.kind:
+        case "incident.opened":
+            return f"opened incident {get.get('name')}: {get.get('words') or 'no words of the customer'}"
+        case "incident.closed":
+            return "closed the incident" + (" by force" if data.get("force") else "")
+        case "note":
+            return f"note: {get.get('words')}"
+        case "person":
+            return f"{get.get('name')} is {get.get('role')}"
+        case "deadline.set":
+            return f"deadline {get.get('name')} set to {get.get('at')} for {get.get('owner')}"
+        case "deadline.moved":
+            return f"deadline {get.get('name')} moved to {get.get('at')}: {get.get('why')}"
+        case "deadline.ended":
+            return f"deadline {get.get('name')} {get.get('how')}"
+        case "late.drafted":
+            return f"drafted for the customer: {get.get('words')}"
+        case "permission.granted" | "permission.refused" | "permission.withdrawn":
+            return f"{get.get('by')} {record.kind.partition('.')[2]} {get.get('name')}: “{get.get('words')}”"
+        case "permission.used":
+            return f"used permission {get.get('name')} to {get.get('action')}"
+        case "permission.missing":
+            return f"stopped: to {get.get('action')} needs permission {get.get('name')}; {get.get('why')}"
+        case "probes":
+            results = dicts(data.get("results"))
+            red = sum(not item.get("passed") for item in results)
+            return f"probed ({get.get('view')}): {red} of {len(results)} red"
+        case "findings":
+            return f"looked: {len(dicts(data.get('found')))} findings"
+        case "item.opened" | "item.closed":
+            return get.get("words") or f"{get.get('item')} {record.kind.partition('.')[2]}"
+        case "lock.taken":
+            return f"took over from {get.get('owner')}, who died in the middle"
+        case "evidence.saved":
+            return f"saved evidence: {get.get('why')}"
+        case "journal.torn":
+            return f"set {get.get('bytes')} bytes of a killed writer aside"
+        case "stage.skipped":
+            return f"skipped {get.get('stage')}: {get.get('why')}"
+        case "stage.end" | "run.end" | "recovery.end":
+            what = get.get("stage") or get.get("playbook") or "recovery"
+            why = f": {get['why']}" if get.get("why") else ""
+            return f"{what} {get.get('outcome')} in {get.get('seconds')} s{why}"
+    return f"{record.kind} {' '.join(f'{key}={value}' for key, value in get.items())}"

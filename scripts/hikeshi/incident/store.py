@@ -1,0 +1,106 @@
+"""Where a site's incident lies: its folder, and which one is open."""
+
+import os
+import re
+from datetime import datetime
+from pathlib import Path
+
+from hikeshi.errors import MisconfiguredError, RefusedError, UsageError
+from hikeshi.files import make_private_folder
+from hikeshi.incident.journal import NAME, Journal
+from hikeshi.incident.record import Record
+from hikeshi.site import Site, shown, site_secrets
+from hikeshi.text import Redactor
+
+_LINK = "open"  # in the site's records: a link to the folder of the open incident
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
+
+
+def open_folder(site: Site) -> Path | None:
+    """Return the folder of the site's open incident; None while none is open."""
+    link = site.records / _LINK
+    try:
+        folder = site.records.parent / link.readlink().name
+    except FileNotFoundError:
+        return None
+    if not (folder / NAME).exists():
+        raise MisconfiguredError(
+            f"the open incident's journal is gone: {shown(folder / NAME)} is missing.",
+            f"put {shown(folder)} back; or, to go on without it: rm {shown(link)}",
+        )
+    return folder
+
+
+def folder(site: Site) -> Path:
+    """Return where records go now: the open incident's folder, else the site's own."""
+    return open_folder(site) or site.records
+
+
+def journal(site: Site) -> Journal:
+    """Return the journal that records go to now: the open incident's, else the site's standing one."""
+    return _journal(site, folder(site))
+
+
+def standing(site: Site) -> Journal:
+    """Return the site's standing journal."""
+    return _journal(site, site.records)
+
+
+def opened(site: Site) -> Journal:
+    """Return the open incident's journal; raise RefusedError while none is open."""
+    found = open_folder(site)
+    if found is None:
+        raise RefusedError(
+            f"no incident of site {site.name} is open; this would be lost with the next one.",
+            f"hikeshi incident open NAME --site {site.name}",
+        )
+    return _journal(site, found)
+
+
+def begin(site: Site, name: str, by: str, words: str, now: datetime) -> Path:
+    """Open an incident; `now` is in the site's time zone. One that was left half opened is taken up again."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"'{name}' cannot name an incident; allowed: up to 41 small letters, digits and hyphens.",
+            "hikeshi incident open tv-day",
+        )
+    with standing(site).locked() as ours:
+        if already := open_folder(site):
+            raise RefusedError(f"incident {already.name} is open.", f"hikeshi incident close --site {site.name}")
+        made = site.records.parent / f"{now:%Y-%m-%d}-{name}"
+        inner = _journal(site, made)
+        if (made / NAME).exists() and not _left_half_opened(inner.records(), site):
+            raise UsageError(f"{shown(made)} exists already.", f"hikeshi incident open {name}-2 --site {site.name}")
+        inner.append(
+            "incident.opened", {"site": site.name, "title": site.data.title, "name": name, "by": by, "words": words}
+        )
+        _point(site, made)
+        ours.append("incident.opened", {"folder": made.name, "name": name, "by": by})
+    return made
+
+
+def end(site: Site, data: dict[str, object]) -> None:
+    """Close the open incident; `data` is written into its last record."""
+    inner = opened(site)
+    inner.append("incident.closed", data)
+    (site.records / _LINK).unlink(missing_ok=True)
+    standing(site).append("incident.closed", {"folder": inner.folder.name, **data})
+
+
+def _journal(site: Site, where: Path) -> Journal:
+    return Journal(where, Redactor(site_secrets(site)), {"site": site.name, "records": site.records.name})
+
+
+def _left_half_opened(records: list[Record], site: Site) -> bool:
+    """Return whether somebody died between making this site's incident and pointing at it."""
+    kinds = {record.kind for record in records}
+    ours = bool(records) and records[0].data.get("records") == site.records.name
+    return ours and kinds <= {"journal.begun", "journal.torn", "incident.opened"}
+
+
+def _point(site: Site, target: Path) -> None:
+    temporary = site.records / f".{_LINK}-{os.getpid()}"
+    make_private_folder(site.records)
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(Path("..") / target.name)
+    temporary.replace(site.records / _LINK)
