@@ -3,14 +3,22 @@
 import fcntl
 import getpass
 import os
+import re
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
+
 from hikeshi.errors import RefusedError
+from hikeshi.files import make_private_folder
+from hikeshi.incident import store
 from hikeshi.site import Site
+
+NAMING_S = 2.0  # how long a new owner may take to write its name
 
 
 @contextmanager
@@ -22,20 +30,45 @@ def held(site: Site, verb: str) -> Iterator[None]:
 
 @contextmanager
 def held_in(records: Path, name: str, verb: str) -> Iterator[None]:
-    """Hold the lock of the site with this folder of records, which need not be there yet."""
-    records.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Hold the lock of the site with this folder of records, which need not be there yet.
+
+    The owner's name is taken out when the lock is let go. One that is still there was left by an owner who died: the
+    lock is ours all the same, and the journal says so.
+    """
+    make_private_folder(records)
     descriptor = os.open(records / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            owner = os.pread(descriptor, 500, 0).decode(errors="replace").strip() or "somebody"
             raise RefusedError(
-                f"site {name} is being changed by {owner}.", "wait for it to end, or ask its owner"
+                f"site {name} is being changed by {_living_owner(descriptor)}.",
+                "wait for it to end, or ask its owner",
             ) from error
+        if dead := _owner(descriptor):
+            store.journal_in(records, name).append("lock.taken", {"owner": dead, "verb": verb})
         owner = f"{getpass.getuser()}@{socket.gethostname()}, pid {os.getpid()}, {verb}, {datetime.now(UTC):%H:%M:%SZ}"
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, owner.encode(), 0)
-        yield
+        try:
+            yield
+        finally:
+            os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
+
+
+def _owner(descriptor: int) -> str:
+    return os.pread(descriptor, 500, 0).decode(errors="replace").strip()
+
+
+def _living_owner(descriptor: int) -> str:
+    """Return the owner's name. Just after it took the lock, none is written yet, or still that of a dead one."""
+    deadline = time.monotonic() + NAMING_S
+    while time.monotonic() < deadline:
+        owner = _owner(descriptor)
+        pid = re.search(r", pid (\d+), ", owner)
+        if pid and psutil.pid_exists(int(pid[1])):
+            return owner
+        time.sleep(0.01)
+    return _owner(descriptor) or "somebody"

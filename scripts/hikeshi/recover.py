@@ -2,13 +2,15 @@
 
 import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from hikeshi import lock, probes, runner, screen
 from hikeshi.errors import HikeshiError, RefusedError, UnreachableError
+from hikeshi.incident import permissions, show, stages, store
+from hikeshi.incident.stages import Stages
 from hikeshi.probes import ProbeResult
 from hikeshi.runner import Event, RunResult
 from hikeshi.site import Site
@@ -214,40 +216,25 @@ def recover(
     """Recover a site. `approve` is asked once, before the first change; a healthy site is left as it is."""
     done = Recovery(site.name, started=datetime.now(UTC).isoformat(timespec="seconds"))
     began = time.monotonic()
-    with lock.held(site, "recover"):
-        screen.say("[bold]looking as a customer[/bold]")
-        done.before = probes.run(site, "customer", report=screen.probe_line)
-        evidence = wait_for_abandoned(site, look(site))
-        done.found = found = _judge(done, evidence)
-        for finding in found:
-            screen.finding_line(finding)
-        plan = done.proposed = planning.make(found, evidence)
-        approved = False
-        red = not all(item.passed for item in done.before)
-        if plan_only:
-            done.left, done.after = found, done.before
-        elif found or red:
-            if not approve(plan):
-                raise RefusedError("nothing was changed: the plan was not approved.", "hikeshi recover --yes")
-            approved = True
-            _mend_in_rounds(site, done, evidence, check=check)
-        if not plan_only and not check:
-            screen.say("[bold]proving it[/bold]")
-            done.after = probe_all(site, settle_s=SETTLE_S if done.mended else 0.0)
-            if not all(item.passed for item in done.after) and not done.converged:
-                if not approved and not approve(Plan(())):
-                    raise RefusedError("nothing was changed: converging was not approved.", "hikeshi recover --yes")
-                _converge(site, done)
-                done.after = probe_all(site, settle_s=SETTLE_S)
+    show.remind(site)
+    journal = store.journal(site)
+    with (
+        lock.held(site, "recover"),
+        stages.recovery(journal, check=check, plan=plan_only) as (track, action),
+    ):
+        _recover(site, done, track, approve=approve, check=check, plan_only=plan_only)
+        action.data.update(healthy=done.healthy, changed=done.changed)
     done.seconds = time.monotonic() - began
     done.next_look = _next_look(site, done)
     return done
 
 
-def _judge(done: Recovery, evidence: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
-    """Return the findings on fresh evidence, and note what it could not show and what people added."""
+def _judge(site: Site, done: Recovery, evidence: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
+    """Return the findings on fresh evidence, and note them, what it could not show and what people added."""
+    found = triage.judge(evidence)
     done.unseen, done.kept = triage.unreadable(evidence), additions.find(evidence)
-    return triage.judge(evidence)
+    note_findings(site, found, done.unseen, done.kept)
+    return found
 
 
 def _next_look(site: Site, done: Recovery) -> str:
@@ -261,21 +248,77 @@ def _next_look(site: Site, done: Recovery) -> str:
     return f"look at what is still wrong above, mend it by hand, then {again}"
 
 
-def _mend_in_rounds(site: Site, done: Recovery, evidence: Mapping[str, Mapping[str, Any]], *, check: bool) -> None:
+def _recover(
+    site: Site, done: Recovery, track: Stages, *, approve: Callable[[Plan], bool], check: bool, plan_only: bool
+) -> None:
+    if track.earlier:
+        screen.say(f"going on after a recovery that did not come to its end: {screen.safe(track.earlier.words)}")
+    with track.stage("probe"):
+        screen.say("[bold]looking as a customer[/bold]")
+        done.before = probes.run(site, "customer", report=screen.probe_line)
+        show.note_probes(site, "customer", done.before)
+    with track.stage("look"):
+        evidence = wait_for_abandoned(site, look(site))
+        done.found = found = _judge(site, done, evidence)
+    for finding in found:
+        screen.finding_line(finding)
+    plan = done.proposed = planning.make(found, evidence)
+    red = not all(item.passed for item in done.before)
+    approved, settle_s = False, 0.0
+    if plan_only:
+        done.left, done.after = found, done.before
+    elif found or red:
+        if not approve(plan):
+            raise RefusedError("nothing was changed: the plan was not approved.", "hikeshi recover --yes")
+        approved = True
+        _mend_in_rounds(site, done, track, evidence, check=check)
+    if not found and track.done_before("mend"):
+        track.skip("mend", "done by the recovery before, which did not come to its end; no finding is left")
+        settle_s = SETTLE_S  # what it started may still be starting
+    if not plan_only and not check:
+        screen.say("[bold]proving it[/bold]")
+        _prove(site, done, track, settle_s=SETTLE_S if done.mended else settle_s)
+        if not all(item.passed for item in done.after) and not done.converged:
+            if not approved and not approve(Plan(())):
+                raise RefusedError("nothing was changed: converging was not approved.", "hikeshi recover --yes")
+            _converge(site, done, track)
+            _prove(site, done, track, settle_s=SETTLE_S)
+
+
+def _prove(site: Site, done: Recovery, track: Stages, *, settle_s: float) -> None:
+    with track.stage("prove"):
+        done.after = probe_all(site, settle_s=settle_s)
+        for view in dict.fromkeys(item.view for item in done.after):
+            show.note_probes(site, view, [item for item in done.after if item.view == view])
+
+
+def note_findings(site: Site, found: Sequence[Finding], unseen: Sequence[str], kept: Sequence[Addition]) -> None:
+    """Write down what was found."""
+    data = {"found": [finding_data(item) for item in found], "unseen": unseen, "kept": [asdict(item) for item in kept]}
+    store.journal(site).append("findings", data)
+
+
+def _mend_in_rounds(
+    site: Site, done: Recovery, track: Stages, evidence: Mapping[str, Mapping[str, Any]], *, check: bool
+) -> None:
     tried: set[object] = set()
     found = done.found
-    for _ in range(ROUNDS):
+    for number in range(ROUNDS):
         whole = planning.make(found, evidence)
         plan = Plan(tuple(planned for planned in whole.steps if planned.step.key not in tried))
         if not plan.steps:
             break
         # A late step leans on what other rounds mend: it may be tried in each of them.
         tried |= {planned.step.key for planned in plan.steps if not planned.step.late}
-        done.mended += mend(site, plan, check=check)
+        if not check:
+            permissions.require_for(site, [planned.step for planned in plan.steps])
+        with track.stage("mend", round=number + 1, steps=[planned.step.words for planned in plan.steps]):
+            done.mended += mend(site, plan, check=check)
         if check:
             break
-        evidence = look(site)
-        found = _judge(done, evidence)
+        with track.stage("look"):
+            evidence = look(site)
+            found = _judge(site, done, evidence)
         known = {(finding.host, finding.id) for finding in done.found}
         new = [finding for finding in found if (finding.host, finding.id) not in known]
         for finding in new:
@@ -285,15 +328,17 @@ def _mend_in_rounds(site: Site, done: Recovery, evidence: Mapping[str, Mapping[s
     # Of what has no step and hurts nobody yet, a person must think; building everything anew would only disturb.
     worth_it = [item for item in found if item.remedy or item.effect < triage.Effect.WILL_BREAK]
     if worth_it and not check:
-        _converge(site, done)
+        _converge(site, done, track)
 
 
-def _converge(site: Site, done: Recovery) -> None:
+def _converge(site: Site, done: Recovery, track: Stages) -> None:
     """Build the site from code again: what no step could mend, its role may."""
-    with screen.run_progress("the plan's steps were not enough: converging the whole site") as progress:
+    title = "the plan's steps were not enough: converging the whole site"
+    with track.stage("converge"), screen.run_progress(title) as progress:
         result = runner.run(site, "build-site.yml", verb="converge", listen=progress)
     done.converged = True
     done.converged_changes = sum(result.changed.values())
     if not result.ok:
         explain(site, result, f"hikeshi build --site {site.name}")
-    done.left = _judge(done, look(site))
+    with track.stage("look"):
+        done.left = _judge(site, done, look(site))

@@ -7,10 +7,9 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +17,8 @@ import ansible_runner
 import psutil
 
 from hikeshi.errors import ExitStatus, MisconfiguredError
-from hikeshi.site import PROJECT, Site, read_yaml
+from hikeshi.incident.runs import Recorded, recorded
+from hikeshi.site import PROJECT, Site, site_secrets
 from hikeshi.text import Redactor, printable
 
 Outcome = Literal["start", "ok", "changed", "failed", "unreachable", "skipped"]
@@ -50,6 +50,7 @@ class RunResult:
     failures: list[Event]
     returned: dict[str, dict[str, Any]]  # host → result of the last task that returned `hikeshi`
     output: str  # the end of Ansible's own words, for errors that are no event
+    folder: Path | None = None  # where the whole of them and every event are kept
 
     @property
     def ok(self) -> bool:
@@ -88,17 +89,6 @@ _INPUT_IS_WRONG = re.compile(r"' is undefined|Validation of arguments failed")
 # As playbooks/tasks/repair.yml says it; a role's own `debug` says something else.
 _STEP = re.compile(r"hikeshi: step ([0-9]+) of the plan")
 _DEBUG = ("debug", "ansible.builtin.debug")
-
-
-def site_secrets(site: Site) -> Iterable[str]:
-    """Yield the values of the site's unencrypted `secret_*` variables: they are taken out of every record."""
-    for path in {*site.folder.glob("group_vars/*/secrets.yml"), *site.private.glob("group_vars/*/secrets.yml")}:
-        try:
-            values = read_yaml(path)
-        except MisconfiguredError:
-            continue  # encrypted with ansible-vault: Ansible decrypts it, we never see it
-        if isinstance(values, dict):
-            yield from (str(value) for key, value in values.items() if key.startswith("secret_"))
 
 
 def _memory_folder(fallback: Path) -> Path:
@@ -157,12 +147,19 @@ def run(
     """Run `playbooks/<playbook>` against the site and wait for its end.
 
     `extra` becomes extra variables (no secrets: they are kept with the run); `limit` and `check` are Ansible's. Events
-    are redacted before anybody sees them. On KeyboardInterrupt everything the run started here is ended first.
+    are redacted before anybody sees them; what changes or fails goes to the journal. On KeyboardInterrupt everything
+    the run started here is ended first.
     """
     os.umask(0o077)
+    with recorded(site, playbook, verb, check=check) as record:
+        return _run(site, playbook, record, extra=extra or {}, limit=limit, check=check, listen=listen)
+
+
+def _run(
+    site: Site, playbook: str, record: Recorded, *, extra: dict[str, Any], limit: str, check: bool, listen: Listener
+) -> RunResult:
     redactor = Redactor(site_secrets(site))
-    folder = site.records / "runs" / f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{verb}"
-    folder.mkdir(parents=True, mode=0o700)
+    folder = record.folder
     site.control_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     memory = _memory_folder(folder)
     _remove_leftovers(memory)
@@ -195,6 +192,8 @@ def run(
                 if event.outcome != "start":
                     journal.write(json.dumps({**asdict(event), "data": {}}, ensure_ascii=True) + "\n")
                     journal.flush()
+                if event.outcome in ("changed", "failed", "unreachable"):
+                    record.task(event.host, _in_journal(event))
                 listen(event)
             return False  # nothing of Ansible's own events is written to disk
 
@@ -216,7 +215,7 @@ def run(
                 project_dir=str(PROJECT / "playbooks"),
                 playbook=str(PROJECT / "playbooks" / playbook),
                 inventory=[str(path) for path in site.inventory],
-                extravars={"site_private": str(site.private), **(extra or {})},
+                extravars={"site_private": str(site.private), **extra},
                 limit=limit or None,
                 cmdline="--check --diff" if check else None,
                 envvars=environment,
@@ -233,9 +232,15 @@ def run(
             raise
         finally:
             shutil.rmtree(private, ignore_errors=True)
+    seconds = time.monotonic() - started
+    record.end(status, failures[0].message if failures else "no event says why", changed, returned)
     if status and not failures:
         _explain_no_event(tail)
-    return RunResult(playbook, status, time.monotonic() - started, changed, failures, returned, "\n".join(tail))
+    return RunResult(playbook, status, seconds, changed, failures, returned, "\n".join(tail), folder)
+
+
+def _in_journal(event: Event) -> dict[str, Any]:
+    return {key: getattr(event, key) for key in ("role", "task", "outcome", "seconds", "message")}
 
 
 def _explain_no_event(tail: list[str]) -> None:

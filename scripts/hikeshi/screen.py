@@ -203,4 +203,5 @@ def failure(site: Site, result: RunResult, log: Sequence[str], next_command: str
         err.print("last error lines of the host:")
         for line in log[-14:]:
             err.print(f"  {safe(line, 300)}")
-    err.print(f"[bold]next:[/bold]  {safe(next_command)} (whole output: {safe(site.records / 'runs')})")
+    kept = result.folder or site.records / "runs"
+    err.print(f"[bold]next:[/bold]  {safe(next_command)} (whole output: {safe(kept)})")

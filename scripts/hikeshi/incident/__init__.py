@@ -24,7 +24,7 @@ its start, its outcome (done, failed, interrupted), its seconds, and why it fail
     permission.used       name, grant: seq of what granted it, action, amount
     permission.missing    name, action, why, ask: the sentence for the customer
     probes                view, results
-    findings              found, unseen
+    findings              found, unseen, kept: what people added, which no step touches
     item.opened           item, words, close: the command that closes it (a closed gate, held jobs, a copy)
     item.closed           item, words
     lock.taken            owner: who died holding it

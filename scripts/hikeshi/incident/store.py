@@ -18,9 +18,13 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
 
 def open_folder(site: Site) -> Path | None:
     """Return the folder of the site's open incident; None while none is open."""
-    link = site.records / _LINK
+    return _open_in(site.records)
+
+
+def _open_in(records: Path) -> Path | None:
+    link = records / _LINK
     try:
-        folder = site.records.parent / link.readlink().name
+        folder = records.parent / link.readlink().name
     except FileNotFoundError:
         return None
     if not (folder / NAME).exists():
@@ -39,6 +43,11 @@ def folder(site: Site) -> Path:
 def journal(site: Site) -> Journal:
     """Return the journal that records go to now: the open incident's, else the site's standing one."""
     return _journal(site, folder(site))
+
+
+def journal_in(records: Path, name: str) -> Journal:
+    """Return the same for a site that need not be there; what is written there must hold no secret of it."""
+    return Journal(_open_in(records) or records, about={"site": name, "records": records.name})
 
 
 def standing(site: Site) -> Journal:

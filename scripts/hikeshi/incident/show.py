@@ -1,0 +1,238 @@
+"""What of the journal stands on the screen: the heading of every verb, and the status for who has just arrived."""
+
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from hikeshi import screen
+from hikeshi.errors import HikeshiError
+from hikeshi.incident import clock, permissions, store
+from hikeshi.incident import journal as journals
+from hikeshi.incident import state as states
+from hikeshi.incident.clock import Deadline
+from hikeshi.incident.journal import Journal
+from hikeshi.incident.permissions import REGISTRY
+from hikeshi.incident.record import Record
+from hikeshi.incident.state import State
+from hikeshi.probes import ProbeResult
+from hikeshi.site import Site
+
+LAST = 12  # how many of the last things that were done the status shows
+_STYLES = {None: "", 30: "yellow", 10: "bold yellow", 0: "bold red"}
+
+
+def _safe(text: object, limit: int = 2000) -> str:
+    """Return text that nothing interprets, in one line: nobody may write lines of a status of his own."""
+    return screen.safe(text, limit).replace("\n", "\\n")
+
+
+def heading(site: Site) -> None:
+    """Say in one line what is left until the open incident's deadlines; nothing while there is none."""
+    if store.open_folder(site) is None:
+        return
+    now = datetime.now(UTC)
+    journal = store.journal(site)
+    with suppress(HikeshiError):  # a full disk must not keep anybody from looking
+        permissions.take_over_standing(site, journal)
+        _note_warnings(journal, now)
+    parts = [_time_left(site, deadline, now) for deadline in clock.standing(journal.records())]
+    screen.err.print(" · ".join([f"[bold]{_safe(journal.folder.name)}[/bold]", *(parts or ["no deadline"])]))
+
+
+def _note_warnings(journal: Journal, now: datetime) -> None:
+    """Write down each warning the first time it is shown."""
+    if any(_new_warning(deadline, now) is not None for deadline in clock.standing(journal.records())):
+        with journal.locked() as ours:
+            for deadline in clock.standing(ours.records()):
+                minutes = _new_warning(deadline, now)
+                if minutes is not None:
+                    at = clock.write(deadline.at)
+                    ours.append("deadline.warned", {"name": deadline.name, "at": at, "minutes": minutes})
+
+
+def _new_warning(deadline: Deadline, now: datetime) -> int | None:
+    minutes = deadline.warning(now)
+    return minutes if minutes is not None and (deadline.warned is None or minutes < deadline.warned) else None
+
+
+def _time_left(site: Site, deadline: Deadline, now: datetime) -> str:
+    minutes = deadline.warning(now)
+    name = _safe(deadline.name, 60)
+    at, left = clock.said(deadline.at, site.zone, now), clock.span(deadline.left(now))
+    words = f"{name} {at} ({_safe(deadline.owner, 60)}) {left}"
+    if minutes is not None:
+        words = f"[{_STYLES[minutes]}]T-{minutes} {words}[/{_STYLES[minutes]}]"
+    if minutes in (0, 10):
+        words += f": done, or hikeshi incident late {name}?"
+    return words
+
+
+def remind(site: Site) -> None:
+    """Say what the customer allowed and nobody has used: it may be what is needed."""
+    journal = store.journal(site)
+    permissions.take_over_standing(site, journal)
+    now = datetime.now(UTC)
+    for line in _unused(states.derive(journal.records()), now):
+        screen.say(line)
+
+
+def _unused(state: State, now: datetime) -> list[str]:
+    return [
+        f"[bold]allowed, not used:[/bold] {item.name} ({REGISTRY[item.name].allows})"
+        f" · {_safe(item.by, 100)}: “{_safe(item.words, 200)}”" + _limits(item)
+        for item in permissions.unused(state.permissions, now)
+    ]
+
+
+def _limits(item: permissions.Decision) -> str:
+    words = f" · up to {item.limit:g}" if item.limit is not None else ""
+    return words + (f" · until {clock.write(item.until)}" if item.until else "")
+
+
+def note_probes(site: Site, view: str, results: list[ProbeResult]) -> None:
+    """Write down what the customer's eyes saw."""
+    store.journal(site).append("probes", {"view": view, "results": [asdict(item) for item in results]})
+
+
+def status(site: Site, journal: Journal, state: State) -> None:
+    """Print everything that someone who has just arrived needs, on one screen."""
+    now = datetime.now(UTC)
+    for part in (_header, _permissions, _people, _symptoms, _running, _left_open, _did):
+        for line in part(site, state, now):
+            screen.out.print(line)
+    screen.out.print(f"[dim]{state.records} records in {_safe(journal.path)}[/dim]")
+
+
+def _header(site: Site, state: State, now: datetime) -> list[str]:
+    if state.opened and not state.closed:
+        since = clock.said(state.opened.time, site.zone, now)
+        words = states.words(state.opened.data.get("words"))
+        lines = [f"[bold]incident {_safe(state.name)}[/bold] · {_safe(site.data.title)} · since {since}"]
+        lines += [f"  “{_safe(words, 500)}”"] if words else []
+        lines += [f"  {_time_left(site, deadline, now)}" for deadline in state.standing]
+        return lines + ([] if state.standing else ["  no deadline: hikeshi incident deadline NAME TIME --owner WHO"])
+    return [f"[bold]no incident is open[/bold] · {_safe(site.data.title)} · hikeshi incident open NAME"]
+
+
+def _permissions(site: Site, state: State, now: datetime) -> list[str]:
+    lines = [f"  {line}" for line in _unused(state, now)]
+    for name, item in state.permissions.items():
+        why = item.why_not(now)
+        if why:
+            lines.append(f"  [red]not allowed:[/red] {name} · {_safe(why, 300)}")
+        elif item.used:
+            spent = f", {item.spent:g} of {item.limit:g}" if item.limit is not None else ""
+            lines.append(f"  allowed, used {item.used} times{spent}: {name} · {_safe(item.by, 100)}")
+    return ["[bold]permissions[/bold]", *lines] if lines else []
+
+
+def _people(site: Site, state: State, now: datetime) -> list[str]:
+    said = [f"{role} {_safe(state.people[role], 100)}" for role in states.PEOPLE if role in state.people]
+    return [f"[bold]people[/bold] {' · '.join(said)}"] if said else []
+
+
+def _symptoms(site: Site, state: State, now: datetime) -> list[str]:
+    lines = []
+    for view, record in state.probes.items():
+        at = f"{clock.said(record.time, site.zone, now)}, {_safe(view)}"
+        results = states.dicts(record.data.get("results"))
+        red = [item for item in results if not item.get("passed")]
+        for item in red:
+            what = f"{_safe(item.get('title'), 100)}: {_safe(item.get('seen'), 200)}"
+            lines.append(f"  [bold red]red[/bold red] ({at}) {what}")
+        lines += [f"  [green]all {len(results)} green[/green] ({at})"] if results and not red else []
+    found = states.dicts(state.findings.data.get("found")) if state.findings else []
+    lines += [
+        f"  [yellow]found[/yellow] the customer {_safe(item.get('effect'))} · {_safe(item.get('host'))}"
+        f" · {_safe(item.get('cause'), 200)}"
+        for item in found[:10]
+    ]
+    lines += [f"  … and {len(found) - 10} more"] if len(found) > 10 else []
+    return ["[bold]symptoms[/bold]", *(lines or ["  nobody has looked yet: hikeshi probe"])]
+
+
+def _running(site: Site, state: State, now: datetime) -> list[str]:
+    lines = []
+    for record in state.unfinished:
+        alive = journals.writer_lives(record)
+        what = states.words(record.data.get("stage") or record.data.get("playbook") or record.kind.partition(".")[0])
+        verdict = "running" if alive else "[red]cut off[/red]"
+        since = clock.said(record.time, site.zone, now)
+        who = f"{_safe(record.actor)}, pid {record.pid}"
+        lines.append(f"  {verdict}: {_safe(what, 100)} since {since} · {who}")
+    return ["[bold]running[/bold]", *lines] if lines else []
+
+
+def _left_open(site: Site, state: State, now: datetime) -> list[str]:
+    lines = [f"  {_safe(item.words, 200)} · {_safe(item.close, 200)}" for item in state.items.values()]
+    return ["[bold]to be put back[/bold]", *lines] if lines else []
+
+
+def left_open(state: State) -> list[str]:
+    """Return what keeps an incident from being closed: what must be put back, what stands, what still runs."""
+    running = [record for record in state.unfinished if journals.writer_lives(record)]
+    return state.left_open() + [f"running: {states.told(record)} (pid {record.pid})" for record in running]
+
+
+def _did(site: Site, state: State, now: datetime) -> list[str]:
+    lines = [f"  {_line(site, record, now)}" for record in state.did[-LAST:]]
+    return [f"[bold]done, the last {len(lines)} of {len(state.did)}[/bold]", *lines] if lines else []
+
+
+def _line(site: Site, record: Record, now: datetime) -> str:
+    host = f" · {_safe(record.host, 60)}" if record.host else ""
+    at = clock.said(record.time, site.zone, now)
+    return f"{at} {_safe(record.actor, 60)}{host} · {_safe(states.told(record, site.zone), 200)}"
+
+
+def status_data(site: Site, journal: Journal, state: State) -> dict[str, Any]:
+    """Return the same as data."""
+    now = datetime.now(UTC)
+    return {
+        "site": site.name,
+        "incident": journal.folder.name if state.opened and not state.closed else None,
+        "folder": str(journal.folder),
+        "opened": state.opened.at if state.opened else None,
+        "deadlines": [_deadline_data(deadline, now) for deadline in state.deadlines.values()],
+        "permissions": {
+            name: {
+                "allowed": not item.why_not(now),
+                "why_not": item.why_not(now),
+                "by": item.by,
+                "words": item.words,
+                "limit": item.limit,
+                "until": clock.write(item.until) if item.until else None,
+                "used": item.used,
+                "spent": item.spent,
+            }
+            for name, item in state.permissions.items()
+        },
+        "unused": [item.name for item in permissions.unused(state.permissions, now)],
+        "people": state.people,
+        "probes": {view: record.data.get("results") for view, record in state.probes.items()},
+        "findings": state.findings.data.get("found") if state.findings else None,
+        "running": [
+            {**asdict(record), "alive": journals.writer_lives(record), "told": states.told(record)}
+            for record in state.unfinished
+        ],
+        "left_open": left_open(state),
+        "did": [
+            {"at": item.at, "actor": item.actor, "host": item.host, "kind": item.kind, "told": states.told(item)}
+            for item in state.did[-LAST:]
+        ],
+        "records": state.records,
+    }
+
+
+def _deadline_data(deadline: Deadline, now: datetime) -> dict[str, Any]:
+    return {
+        "name": deadline.name,
+        "at": clock.write(deadline.at),
+        "left_s": round(deadline.left(now).total_seconds()),
+        "owner": deadline.owner,
+        "kind": deadline.kind,
+        "words": deadline.words,
+        "moved": deadline.moved,
+        "ended": deadline.ended,
+    }
