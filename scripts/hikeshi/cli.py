@@ -11,6 +11,9 @@ import typer
 
 from hikeshi import lock, probes, recover, runner, screen, surge
 from hikeshi.errors import ExitStatus, HikeshiError, RefusedError, UsageError
+from hikeshi.incident import cli as incident
+from hikeshi.incident import show
+from hikeshi.options import JsonOption, SiteOption
 from hikeshi.site import PRACTICE_SITE, Site, load, shown
 from hikeshi.triage.plan import Plan
 
@@ -22,11 +25,8 @@ app = typer.Typer(
 )
 drill = typer.Typer(help="The practice incident; alone: end to end.", invoke_without_command=True)
 app.add_typer(drill, name="drill")
+app.add_typer(incident.app, name="incident")
 
-SiteOption = Annotated[
-    str | None, typer.Option("--site", help="Which site; else HIKESHI_SITE, else the only one.", show_default=False)
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document on stdout.")]
 CheckOption = Annotated[bool, typer.Option("--check", help="Show what would change; change nothing.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Answer the operator's questions with yes.")]
 SeedOption = Annotated[
@@ -39,6 +39,7 @@ ReleaseOption = Annotated[str, typer.Option(help="Debian release of the practice
 def build(site: SiteOption = None, check: CheckOption = False, as_json: JsonOption = False) -> None:
     """Build or converge a site from code."""
     chosen = load(site)
+    show.heading(chosen)
     with lock.held(chosen, "build"), screen.run_progress(f"building site {chosen.name}") as progress:
         result = runner.run(chosen, "build-site.yml", verb="build", check=check, listen=progress)
     changed = sum(result.changed.values())
@@ -80,6 +81,7 @@ def probe(
 ) -> None:
     """Look at the site as a customer does. Leaves a cart behind, and an order where the site lets it."""
     chosen = load(site)
+    show.heading(chosen)
     kind = "direct" if direct else "customer"
     if rate is not None:
         if only or everywhere or record_pictures:
@@ -99,6 +101,8 @@ def probe(
         screen.print_json([asdict(item) for item in results])
     else:
         screen.probe_table(results)
+    for view in views:
+        show.note_probes(chosen, view, [item for item in results if item.view == view])
     if not all(item.passed for item in results):
         raise typer.Exit(ExitStatus.FAILED)
 
@@ -127,6 +131,7 @@ def recover_site(
 ) -> None:
     """Recover a site: probe, look, plan, mend, prove. A healthy site is left as it is; run it again at any time."""
     chosen = load(site)
+    show.heading(chosen)
 
     def approve(proposed: Plan) -> bool:
         if proposed.steps:

@@ -1,0 +1,448 @@
+"""`hikeshi incident …` and what the other verbs leave in the journal: words → records → screen → exit status."""
+
+import json
+import multiprocessing
+import os
+import re
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hikeshi import recover, runner
+from hikeshi.errors import ExitStatus, HikeshiError
+from hikeshi.incident import permissions, saved, stages, store
+from hikeshi.incident.journal import Journal
+from hikeshi.incident.record import Record
+from hikeshi.runner import Event, RunResult
+from hikeshi.site import Site, load
+from tests.unit.conftest import SITE, Project
+from tests.unit.shop import Shop
+from tests.unit.test_cli import Runs, hikeshi, stopped
+from tests.unit.test_triage import HEALTHY
+
+
+def later(minutes: int) -> str:
+    return (datetime.now(UTC) + timedelta(minutes=minutes)).isoformat(timespec="seconds")
+
+
+class Desk:
+    """Types commands and reads what comes back."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self.monkeypatch, self.capsys = monkeypatch, capsys
+        self.out = self.err = ""
+
+    def __call__(self, *words: str) -> int:
+        self.capsys.readouterr()
+        status = hikeshi(self.monkeypatch, *words)
+        self.out, self.err = self.capsys.readouterr()
+        self.out, self.err = (re.sub(r"\s+", " ", text) for text in (self.out, self.err))
+        return status
+
+    def data(self, *words: str) -> Any:
+        assert self(*words, "--json") == 0, self.err
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def desk(project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Desk:
+    return Desk(monkeypatch, capsys)
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch, project: Project, shop: Shop) -> Runs:
+    fake = Runs()
+    monkeypatch.setattr(runner, "run", fake)
+    project.site({**SITE, "views": dict.fromkeys(("customer", "direct"), {"url": shop.url})})
+    return fake
+
+
+@pytest.fixture
+def opened(desk: Desk) -> Desk:
+    assert desk("incident", "open", "tv", "--by", "Ms Ito", "--words", "pictures are not shown") == 0
+    return desk
+
+
+def records() -> list[Record]:
+    return store.journal(load()).records()
+
+
+def kinds() -> list[str]:
+    return [record.kind for record in records()]
+
+
+def test_open_makes_one_private_folder(project: Project, desk: Desk) -> None:
+    assert desk("incident", "open", "tv") == 0
+    (folder,) = (project.root / "incidents").glob("*-tv")
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert store.folder(load()) == folder
+    assert kinds() == ["journal.begun", "incident.opened"]
+    assert desk("incident", "open", "again") == ExitStatus.REFUSED
+    assert f"incident {folder.name} is open" in desk.err
+    standing = Journal(load().records).records()
+    assert [record.kind for record in standing] == ["journal.begun", "incident.opened"]
+
+
+@pytest.mark.parametrize("name", ["", "../up", "Two Words", "x" * 50, "-x"])
+def test_open_refuses_names_that_are_none(desk: Desk, name: str) -> None:
+    assert desk("incident", "open", "--", name) == ExitStatus.USAGE
+
+
+def test_half_opened_incident_is_taken_up_and_a_finished_one_is_not(desk: Desk) -> None:
+    assert desk("incident", "open", "tv") == 0
+    (load().records / "open").unlink()  # as if killed before it was pointed at
+    assert desk("incident", "open", "tv") == 0
+    assert desk("incident", "note", "work") == 0
+    assert desk("incident", "close") == 0
+    assert desk("incident", "open", "tv") == ExitStatus.USAGE
+    assert "exists already" in desk.err
+
+
+def test_journal_that_is_gone_is_said(opened: Desk) -> None:
+    shutil.rmtree(store.folder(load()))
+    assert opened("incident", "status") == ExitStatus.MISCONFIGURED
+    assert "the open incident's journal is gone" in opened.err
+
+
+def test_notes_and_people(opened: Desk) -> None:
+    assert opened("incident", "note", "--as", "lead", "Aki") == 0
+    assert opened("incident", "note", "--as", "scribe", "Bo") == 0
+    assert opened("incident", "note", "--as", "lead", "Chie") == 0
+    assert opened("incident", "note", "the disk is full", "--host", "web1") == 0
+    assert records()[-1].host == "web1"
+    assert opened("incident", "note", "--as", "boss", "Dai") == ExitStatus.USAGE
+    assert "allowed: lead, hands, timekeeper, scribe" in opened.err
+    assert opened("incident", "status") == 0
+    assert "lead Chie · scribe Bo" in opened.out
+    assert "note: the disk is full" in opened.out
+
+
+def test_without_an_incident_notes_go_to_the_standing_journal(desk: Desk) -> None:
+    assert desk("incident", "note", "quiet day") == 0
+    assert kinds() == ["journal.begun", "note"]
+    assert store.folder(load()) == load().records
+    assert desk("incident", "status") == 0
+    assert "no incident is open" in desk.out
+    words = [["permit", "reboot", "--by", "a", "--words", "b"], ["deadline", "r", later(9)], ["late", "r"], ["close"]]
+    for verb in words:
+        assert desk("incident", *verb) == ExitStatus.REFUSED
+        assert "hikeshi incident open NAME" in desk.err
+
+
+def test_deadline_is_set_moved_with_a_reason_and_met(opened: Desk) -> None:
+    assert opened("incident", "deadline", "report", later(90), "--owner", "Aki", "--kind", "report") == 0
+    assert "report" in opened.err
+    assert "(Aki) in 1 h 29 min" in opened.err
+    assert opened("incident", "deadline", "report", later(120)) == ExitStatus.USAGE
+    assert "to move or drop it, say why" in opened.err
+    assert opened("incident", "deadline", "report", later(120), "--why", "the customer asked", "--by", "Bo") == 0
+    moved = records()[-1]
+    assert (moved.kind, moved.data["by"], moved.data["why"]) == ("deadline.moved", "Bo", "the customer asked")
+    assert opened("incident", "deadline", "report", "--drop") == ExitStatus.USAGE
+    assert opened("incident", "deadline", "report", "--met") == 0
+    assert opened("incident", "deadline", "report", "--met") == ExitStatus.USAGE
+    assert "no deadline 'report' stands; there are: none" in opened.err
+    assert opened("incident", "deadline", "report") == ExitStatus.USAGE
+    assert opened("incident", "deadline", "report", later(5), "--kind", "x") == ExitStatus.USAGE
+    assert opened("incident", "deadline", "report", "soon") == ExitStatus.USAGE
+
+
+def test_every_verb_says_what_is_left_and_warns_once_in_the_journal(opened: Desk) -> None:
+    opened("incident", "deadline", "report", later(25), "--owner", "Aki")
+    opened("incident", "deadline", "box", later(8), "--owner", "Bo")
+    for verb in (["note", "x"], ["status"], ["note", "--as", "lead", "Aki"]):
+        assert opened("incident", *verb) == 0
+        assert "T-10 box" in opened.err
+        assert "T-30 report" in opened.err
+    warned = [(record.data["name"], record.data["minutes"]) for record in records() if record.kind == "deadline.warned"]
+    assert sorted(warned) == [("box", 10), ("report", 30)]
+
+
+def test_a_deadline_that_passed_says_what_to_do(opened: Desk) -> None:
+    at = (datetime.now(UTC) - timedelta(minutes=5)).isoformat()
+    store.journal(load()).append("deadline.set", {"name": "report", "at": at, "owner": "Aki", "kind": "report"})
+    assert opened("incident", "status") == 0
+    assert "T-0 report" in opened.err
+    assert "5 min ago" in opened.err
+    assert "hikeshi incident late report" in opened.err
+
+
+def test_late_drafts_and_moves_only_when_sent(opened: Desk) -> None:
+    opened("incident", "deadline", "report", later(20), "--owner", "Aki", "--kind", "report")
+    assert opened("incident", "late", "report") == ExitStatus.USAGE
+    assert opened("incident", "late", "nosuch", "--until", later(60), "--why", "x") == ExitStatus.USAGE
+    assert opened("incident", "late", "report", "--until", later(10), "--why", "x") == ExitStatus.USAGE
+    assert "not after the deadline" in opened.err
+    until = later(60)
+    assert opened("incident", "late", "report", "--until", until, "--why", "the disk is full") == 0
+    assert "Test shop: our report, promised for" in opened.out
+    assert "The reason: the disk is full." in opened.out
+    drafted = opened.out.strip()
+    before = opened.data("incident", "status")["deadlines"][0]["at"]
+    assert opened("incident", "late", "report", "--sent") == 0
+    moved = records()[-1]
+    assert (moved.kind, moved.data["told"], moved.data["before"]) == ("deadline.moved", drafted, before)
+    assert datetime.fromisoformat(opened.data("incident", "status")["deadlines"][0]["at"]) == (
+        datetime.fromisoformat(until)
+    )
+    assert opened("incident", "late", "report", "--sent") == ExitStatus.USAGE  # the draft was used
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["restart", "--by", "a", "--words", "b"], "unknown permission 'restart'; allowed: reboot, copy"),
+        (["spend", "--by", "a", "--words", "b"], "'spend' needs an amount"),
+        (["spend", "--limit", "-1", "--by", "a", "--words", "b"], "--limit is -1"),
+        (["spend", "--limit", "nan", "--by", "a", "--words", "b"], "--limit is nan"),
+        (["reboot", "--limit", "5", "--by", "a", "--words", "b"], "--limit is 5"),
+        (["reboot", "--refuse", "--withdraw", "--by", "a", "--words", "b"], "give one"),
+        (["reboot", "--by", " ", "--words", "b"], "proves nothing"),
+        (["reboot", "--by", "a", "--words", "x" * 1001], "has 1001 characters"),
+        (["reboot", "--until", "yesterday", "--by", "a", "--words", "b"], "is no time"),
+        (["reboot", "--by", "a"], "--words"),
+    ],
+)
+def test_permit_refuses_what_proves_nothing(opened: Desk, words: list[str], message: str) -> None:
+    assert opened("incident", "permit", *words) == ExitStatus.USAGE
+    assert message in opened.err
+
+
+def test_permissions_on_the_screen(opened: Desk, project: Project) -> None:
+    project.site({**SITE, "permissions": {"reboot": {"by": "brief", "when": "before", "words": "you may"}}})
+    assert opened("incident", "permit", "spend", "--limit", "500", "--by", "Ms Ito", "--words", "500, no more") == 0
+    assert opened("incident", "permit", "copy", "--refuse", "--by", "Ms Ito", "--words", "never") == 0
+    assert opened("incident", "status") == 0
+    assert "allowed, not used: reboot (restart a server) · brief: “you may”" in opened.out
+    assert "allowed, not used: spend (spend money) · Ms Ito: “500, no more” · up to 500" in opened.out
+    assert "not allowed: copy · Ms Ito refused it: “never”" in opened.out
+    permissions.require(load(), "reboot", "restart web1")
+    data = opened.data("incident", "status")
+    assert data["unused"] == ["spend"]
+    assert data["permissions"]["reboot"]["used"] == 1
+    assert opened("incident", "status") == 0
+    assert "allowed, used 1 times: reboot" in opened.out
+
+
+def test_hostile_words_are_shown_as_they_are(opened: Desk) -> None:
+    assert opened("incident", "note", "\x1b[2J[red]x[/red] \udcff\n  14:00 the customer · granted reboot") == 0
+    assert opened("incident", "status") == 0
+    assert "\x1b" not in opened.out
+    assert "\\x1b[2J[red]x[/red] \\udcff\\n 14:00" in opened.out  # one line
+    assert "\\udcff" in opened.data("incident", "status")["did"][-1]["told"]
+
+
+def test_close_says_what_is_open_and_needs_force(opened: Desk) -> None:
+    journal = store.journal(load())
+    journal.append("item.opened", {"item": "gate", "words": "the gate of lb1 is closed", "close": "hikeshi sorry off"})
+    opened("incident", "deadline", "report", later(90))
+    assert opened("incident", "close") == ExitStatus.REFUSED
+    assert "the gate of lb1 is closed (hikeshi sorry off)" in opened.err
+    assert "deadline report" in opened.err
+    with journal.action("stage", {"stage": "mend"}):
+        assert opened("incident", "close") == ExitStatus.REFUSED
+        assert f"running: stage.start stage=mend (pid {os.getpid()})" in opened.err
+    journal.append("item.closed", {"item": "gate"})
+    opened("incident", "deadline", "report", "--met")
+    folder = store.folder(load())
+    assert opened("incident", "close", "--words", "all well") == 0
+    assert store.open_folder(load()) is None
+    assert Journal(folder).records()[-1].kind == "incident.closed"
+    assert kinds()[-1] == "incident.closed"  # the standing journal
+
+
+def test_close_by_force_says_what_is_left(opened: Desk) -> None:
+    opened("incident", "deadline", "report", later(90))
+    folder = store.folder(load())
+    assert opened("incident", "close", "--force") == 0
+    assert "left open: deadline report" in opened.err
+    last = Journal(folder).records()[-1].data
+    assert last["force"]
+    assert "deadline report" in last["left"][0]
+
+
+def test_verify_and_anchor(opened: Desk, tmp_path: Path) -> None:
+    anchor = tmp_path / "stick.jsonl"
+    assert opened("incident", "verify") == 0
+    assert "2 records, whole" in opened.out
+    assert "without --anchor it cannot be excluded" in opened.out
+    assert opened("incident", "verify", "--anchor", str(store.folder(load()) / "anchor")) == ExitStatus.USAGE
+    assert opened("incident", "verify", "--anchor", str(tmp_path / "no" / "folder")) == ExitStatus.MISCONFIGURED
+    opened("incident", "note", "x")
+    assert opened("incident", "verify", "--anchor", str(anchor)) == 0
+    path = store.journal(load()).path
+    path.write_bytes(b"\n".join(path.read_bytes().split(b"\n")[:2]) + b"\n")
+    assert opened("incident", "verify") == 0
+    assert opened("incident", "verify", "--anchor", str(anchor)) == ExitStatus.FAILED
+    assert "record 3 is missing: the end was cut off; the anchor knows it" in opened.out
+    assert opened("incident", "verify", "nosuch") == ExitStatus.USAGE
+    assert opened("incident", "verify", load().records.name, "--json") == 0
+    assert json.loads(opened.out)["whole"] is True
+
+
+def test_probe_and_recover_leave_their_traces(opened: Desk, runs: Runs, project: Project) -> None:
+    assert opened("probe") == 0
+    assert kinds()[-1] == "probes"
+    runs.evidence = [stopped("nginx.service"), HEALTHY]
+    assert opened("recover", "--yes") == 0
+    told = [record for record in records() if record.kind in ("stage.end", "recovery.end", "findings")]
+    assert [record.data.get("stage", record.kind) for record in told] == [
+        "probe", "findings", "look", "mend", "findings", "look", "prove", "recovery.end",
+    ]  # fmt: skip
+    assert told[-1].data["healthy"] is True
+    assert told[1].data["found"][0]["cause"]
+    data = opened.data("incident", "status")
+    assert [item["passed"] for item in data["probes"]["customer"]] == [True]
+    assert (data["findings"], data["running"], data["left_open"]) == ([], [], [])
+    assert opened("incident", "status") == 0
+    assert len(opened.out) < 4000  # one screen
+
+
+def test_unused_permissions_stand_at_the_start_of_recover(
+    opened: Desk,
+    runs: Runs,
+    project: Project,
+    shop: Shop,
+) -> None:
+    views = dict.fromkeys(("customer", "direct"), {"url": shop.url})
+    brief = {"reboot": {"by": "brief", "when": "before", "words": "you may"}}
+    project.site({**SITE, "views": views, "permissions": brief})
+    assert opened("recover", "--yes") == 0
+    assert opened.err.index("allowed, not used: reboot") < opened.err.index("looking as a customer")
+
+
+def test_recover_stops_for_a_permission_and_goes_on_after_it(
+    opened: Desk,
+    runs: Runs,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(permissions.STEPS, ("host_base", "unit_enable"), "reboot")
+    runs.evidence = [stopped("nginx.service")]
+    assert opened("recover", "--yes") == ExitStatus.REFUSED
+    assert "needs the customer's permission 'reboot', and nobody has allowed it" in opened.err
+    assert "hikeshi incident permit reboot" in opened.err
+    assert "recover-site.yml" not in runs.playbooks
+    assert opened("incident", "status") == 0
+    assert "stopped: to take the step" in opened.out
+    assert opened("incident", "permit", "reboot", "--by", "Ms Ito", "--words", "go on") == 0
+    runs.evidence = [stopped("nginx.service"), HEALTHY]
+    assert opened("recover", "--yes") == 0
+    assert "going on after a recovery that did not come to its end" in opened.err
+    assert "permission.used" in kinds()
+
+
+# --- killed at every stage's boundary ---------------------------------------------------------------------------------
+
+
+class Host:
+    """A host in files, so that it outlives a killed recovery: broken until the plan's steps were taken."""
+
+    def __init__(self, folder: Path) -> None:
+        self.log, self.mended = folder / "playbooks", folder / "mended"
+
+    def __call__(self, site: Site, playbook: str, *, extra: Any = None, listen: Any = None, **_: Any) -> RunResult:
+        with self.log.open("a") as handle:
+            handle.write(f"{playbook}\n")
+        if playbook == "recover-site.yml":
+            self.mended.touch()
+            for kind in ("disk", "live"):
+                for step in (extra or {})[f"recover_site_{kind}_steps"].get("web1", []):
+                    listen(Event("web1", step["role"], step["step"], "changed", marker=str(step["number"])))
+        seen = {"web1": HEALTHY if self.mended.exists() else stopped("nginx.service")}
+        return RunResult(playbook, 0, 0.1, {}, [], seen if playbook == "collect-evidence.yml" else {}, "")
+
+
+def die_at(site: Site, boundary: int) -> None:
+    """Recover, and die as by kill -9 after the given number of stage records."""
+    append, seen = Journal.append, [0]
+
+    def counted(self: Journal, kind: str, *words: Any, **more: Any) -> Record:
+        record = append(self, kind, *words, **more)
+        seen[0] += kind.startswith(("stage.", "recovery."))
+        if seen[0] > boundary:
+            os._exit(9)
+        return record
+
+    Journal.append = counted  # type: ignore[method-assign]
+    recover.recover(site, approve=lambda plan: True)
+    os._exit(0)
+
+
+def test_killed_at_every_stage_boundary_and_resumed(
+    opened: Desk, monkeypatch: pytest.MonkeyPatch, project: Project, shop: Shop, tmp_path: Path
+) -> None:
+    project.site({**SITE, "views": dict.fromkeys(("customer", "direct"), {"url": shop.url})})
+    site = load()
+    context = multiprocessing.get_context("fork")
+    boundary, status = 0, 9
+    while status == 9:
+        folder = tmp_path / f"host{boundary}"
+        folder.mkdir()
+        host = Host(folder)
+        monkeypatch.setattr(runner, "run", host)
+        child = context.Process(target=die_at, args=(site, boundary))
+        child.start()
+        child.join()
+        status = child.exitcode or 0
+        mended, earlier = host.mended.exists(), stages.cut_off(records())
+        assert opened("recover", "--yes", "--json") == 0, f"boundary {boundary}: {opened.err}"
+        assert json.loads(opened.out)["healthy"]
+        assert host.log.read_text().count("recover-site.yml") == 1, f"boundary {boundary}"
+        assert "build-site.yml" not in host.log.read_text()
+        latest = [record for record in records() if record.kind == "recovery.start"][-1].seq
+        skipped = [record for record in records() if record.kind == "stage.skipped" and record.seq > latest]
+        assert bool(earlier) == ("going on after a recovery that did not come to its end" in opened.err)
+        assert bool(skipped) == (earlier is not None and earlier.ended("mend") is not None)
+        if skipped:
+            assert mended
+            assert skipped[0].data["stage"] == "mend"
+        assert [item["kind"] for item in opened.data("incident", "status")["running"]] == []
+        boundary += 1
+    assert boundary > 10
+    assert "stage.skipped" in kinds()
+    assert store.open_folder(site)
+    assert opened("incident", "verify") == 0
+
+
+def test_what_was_cut_off_is_known() -> None:
+    def record(seq: int, kind: str, **data: Any) -> Record:
+        return Record(seq, "2026-11-25T05:30:00.000000Z", 1.0, "b", "a@b", 1, "", kind, data, "0" * 64)
+
+    begun = [
+        record(1, "recovery.start", check=False, plan=False),
+        record(2, "stage.start", recovery=1, stage="probe"),
+        record(3, "stage.end", recovery=1, stage="probe", start=2, outcome="done"),
+        record(4, "stage.start", recovery=1, stage="mend"),
+    ]
+    earlier = stages.cut_off([*begun, record(5, "recovery.start", check=False, plan=True)])
+    assert earlier
+    assert earlier.ended("probe")
+    assert not earlier.ended("mend")
+    assert earlier.within == "mend"
+    assert stages.cut_off([*begun, record(5, "recovery.end", start=1, outcome="done")]) is None
+    assert stages.cut_off([]) is None
+
+
+# --- evidence before stopping -----------------------------------------------------------------------------------------
+
+
+def test_evidence_is_saved_before_anything_stops(opened: Desk, runs: Runs) -> None:
+    record = saved.save_before(load(), "web1", ["nginx.service"], "stop nginx.service")
+    assert (record.kind, record.host, record.data["why"]) == ("evidence.saved", "web1", "stop nginx.service")
+    (playbook, extra, _) = runs.asked[0]
+    assert playbook == "collect-evidence.yml"
+    (subject,) = extra["evidence_subjects"]
+    assert [unit["name"] for unit in subject["units"]] == ["nginx.service"]
+    assert "/var/spool/cron/atjobs" in [item["path"] for item in subject["paths"]]
+
+
+def test_what_cannot_be_saved_is_not_stopped(opened: Desk, runs: Runs) -> None:
+    runs.failures["collect-evidence.yml"] = [Event("web1", "", "", "unreachable", message="Connection refused")]
+    with pytest.raises(HikeshiError, match=r"could not be saved, so it was not begun to stop x: Connection refused"):
+        saved.save_before(load(), "web1", ["nginx.service"], "stop x")
+    for host, unit in (("{{ x }}", "nginx.service"), ("web1", "{{ x }}"), ("all:!web1", "x"), ("web1", "")):
+        with pytest.raises(HikeshiError, match="has no proper name"):
+            saved.save_before(load(), host, [unit], "stop x")
