@@ -1,5 +1,6 @@
-"""Files only we may read, written whole or not at all."""
+"""Files only we may read, written whole or not at all; what is written outlives a crash of the machine."""
 
+import errno
 import os
 import shutil
 import tempfile
@@ -14,6 +15,19 @@ def make_private_folder(path: Path) -> None:
     if not path.is_dir():
         make_private_folder(path.parent)
         path.mkdir(mode=0o700, exist_ok=True)
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on disk: a file that was synced has none before."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that does this by itself, or never
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def write_private(path: Path, text: str | bytes) -> None:
@@ -26,6 +40,7 @@ def write_private(path: Path, text: str | bytes) -> None:
             handle.flush()
             os.fsync(handle.fileno())
         Path(temporary).replace(path)
+        sync_folder(path.parent)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

@@ -16,6 +16,7 @@ import psutil
 from hikeshi.errors import RefusedError
 from hikeshi.files import make_private_folder
 from hikeshi.incident import store
+from hikeshi.incident.journal import explained
 from hikeshi.site import Site
 
 NAMING_S = 2.0  # how long a new owner may take to write its name
@@ -35,8 +36,9 @@ def held_in(records: Path, name: str, verb: str) -> Iterator[None]:
     The owner's name is taken out when the lock is let go. One that is still there was left by an owner who died: the
     lock is ours all the same, and the journal says so.
     """
-    make_private_folder(records)
-    descriptor = os.open(records / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with explained(f"the lock {records / 'lock'}", records):
+        make_private_folder(records)
+        descriptor = os.open(records / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -48,8 +50,9 @@ def held_in(records: Path, name: str, verb: str) -> Iterator[None]:
         if dead := _owner(descriptor):
             store.journal_in(records, name).append("lock.taken", {"owner": dead, "verb": verb})
         owner = f"{getpass.getuser()}@{socket.gethostname()}, pid {os.getpid()}, {verb}, {datetime.now(UTC):%H:%M:%SZ}"
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, owner.encode(), 0)
+        with explained(f"the lock {records / 'lock'}", records):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, owner.encode(), 0)
         try:
             yield
         finally:

@@ -4,11 +4,13 @@ Every append takes the file's lock, reads where the journal ends, writes one lin
 A writer killed in the middle leaves a line without its end; the next one sets that aside, says so, and goes on.
 """
 
+import errno
 import fcntl
 import getpass
 import json
 import math
 import os
+import shlex
 import socket
 import sys
 import time
@@ -21,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hikeshi.errors import HikeshiError
-from hikeshi.files import make_private_folder, write_private
+from hikeshi.files import make_private_folder, sync_folder, write_private
 from hikeshi.incident.record import FIRST_PREV, TIME_FORMAT, BadRecord, Record, digest, parse
 from hikeshi.text import Redactor, printable
 
@@ -142,13 +144,23 @@ class Journal:
 
     @contextmanager
     def _errors_explained(self) -> Iterator[None]:
-        try:
+        with explained(f"the journal {self.path}", self.folder):
             yield
-        except OSError as error:
-            raise HikeshiError(
-                f"the journal {self.path} cannot be written: {error.strerror}. What would leave no trace is not begun.",
-                f"df -h {self.folder}; make room there, then run the same command again",
-            ) from error
+
+
+@contextmanager
+def explained(what: str, folder: Path, so: str = "What would leave no trace is not begun.") -> Iterator[None]:
+    """Say what keeps something from being written, what follows from it, and the way out."""
+    try:
+        yield
+    except OSError as error:
+        ways = {errno.ENOSPC: "make room there", errno.EDQUOT: "make room there", errno.EFBIG: "make room there"}
+        way = ways.get(error.errno or 0, "make it writable")
+        look = "df -h" if error.errno in ways else "ls -ld"
+        raise HikeshiError(
+            f"{what} cannot be written: {error.strerror}. {so}",
+            f"{look} {shlex.quote(str(folder))}; {way}, then run the same command again",
+        ) from error
 
 
 class Locked:
@@ -200,7 +212,7 @@ class Locked:
             seq, prev = self._read_end(status.st_size)
         if seq == 0:
             first = self._write(1, FIRST_PREV, "journal.begun", self._journal._about, "")  # noqa: SLF001
-            _sync_folder(self._journal.folder)
+            sync_folder(self._journal.folder)
             return 2, digest(first.line())
         return seq + 1, prev
 
@@ -270,18 +282,21 @@ def unfinished(records: Sequence[Record]) -> list[Record]:
 
 
 def writer_lives(record: Record) -> bool:
-    """Return whether the process that wrote a record may still be at it; of another machine's we cannot know."""
+    """Return whether the process that wrote a record may still be at it; of another machine's we cannot know.
+
+    A process that began after the record was written only bears the number of the one that wrote it.
+    """
     if record.actor.rpartition("@")[2] != socket.gethostname():
         return True
     if record.boot != boot_id():
         return False
     try:
-        os.kill(record.pid, 0)
-    except ProcessLookupError:
+        status = Path(f"/proc/{record.pid}/stat").read_text(errors="replace")
+    except OSError:
         return False
-    except PermissionError:
-        pass
-    return True
+    fields = status.rpartition(")")[2].split()
+    began = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return fields[0] not in ("Z", "X") and began <= record.mono_s + 1
 
 
 @cache
@@ -332,11 +347,3 @@ def _torn_file(journal: Journal) -> Path:
 def _write_all(descriptor: int, content: bytes) -> None:
     while content:
         content = content[os.write(descriptor, content) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
