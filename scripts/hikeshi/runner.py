@@ -1,6 +1,5 @@
 """The only import of ansible_runner: one playbook in, one result out, its events handed on as they happen."""
 
-import json
 import os
 import re
 import shutil
@@ -17,6 +16,7 @@ import ansible_runner
 import psutil
 
 from hikeshi.errors import ExitStatus, MisconfiguredError
+from hikeshi.incident.journal import explained
 from hikeshi.incident.runs import Recorded, recorded
 from hikeshi.site import PROJECT, Site, site_secrets
 from hikeshi.text import Redactor, printable
@@ -159,9 +159,9 @@ def _run(
     site: Site, playbook: str, record: Recorded, *, extra: dict[str, Any], limit: str, check: bool, listen: Listener
 ) -> RunResult:
     redactor = Redactor(site_secrets(site))
-    folder = record.folder
-    site.control_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    memory = _memory_folder(folder)
+    with explained(f"the folder of ssh's connections, {site.control_folder},", site.control_folder.parent):
+        site.control_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    memory = _memory_folder(record.folder)
     _remove_leftovers(memory)
     private = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=memory))
     (private / "bin").mkdir()
@@ -172,71 +172,68 @@ def _run(
     tail: list[str] = []
     started = time.monotonic()
 
-    with (folder / "events.jsonl").open("w", encoding="utf-8") as journal, (folder / "output.txt").open("w") as output:
+    def handle(raw: dict[str, Any]) -> bool:
+        words = redactor.text(raw.get("stdout") or "")
+        if words:
+            record.words(words)
+            tail.append(words)
+            del tail[:-40]
+        if raw.get("event") == "playbook_on_stats":
+            changed.update((raw.get("event_data") or {}).get("changed") or {})
+        event = _event(raw)
+        if event is not None:
+            event = Event(**redactor.data(asdict(event)))
+            if event.data:
+                returned[event.host] = event.data
+            if event.outcome in ("failed", "unreachable"):
+                failures.append(event)
+            if event.outcome != "start":
+                record.event({**asdict(event), "data": {}})
+            if event.outcome in ("changed", "failed", "unreachable"):
+                record.task(event.host, _in_journal(event))
+            listen(event)
+        return False  # nothing of Ansible's own events is written to disk
 
-        def handle(raw: dict[str, Any]) -> bool:
-            words = redactor.text(raw.get("stdout") or "")
-            if words:
-                output.write(words + "\n")
-                tail.append(words)
-                del tail[:-40]
-            if raw.get("event") == "playbook_on_stats":
-                changed.update((raw.get("event_data") or {}).get("changed") or {})
-            event = _event(raw)
-            if event is not None:
-                event = Event(**redactor.data(asdict(event)))
-                if event.data:
-                    returned[event.host] = event.data
-                if event.outcome in ("failed", "unreachable"):
-                    failures.append(event)
-                if event.outcome != "start":
-                    journal.write(json.dumps({**asdict(event), "data": {}}, ensure_ascii=True) + "\n")
-                    journal.flush()
-                if event.outcome in ("changed", "failed", "unreachable"):
-                    record.task(event.host, _in_journal(event))
-                listen(event)
-            return False  # nothing of Ansible's own events is written to disk
-
-        environment = {
-            "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"),
-            # ansible-runner turns this off, whatever ansible.cfg says.
-            "ANSIBLE_HOST_KEY_CHECKING": "True",
-            "ANSIBLE_SSH_CONTROL_PATH_DIR": str(site.control_folder),
-            "ANSIBLE_SSH_COMMON_ARGS": " ".join(site.ssh_arguments),
-            "HIKESHI_RUN_BY": str(os.getpid()),
-            "ANSIBLE_NOCOLOR": "1",
-            "ANSIBLE_DEPRECATION_WARNINGS": "0",
-            # `ansible-playbook` is our supervisor there, which starts the real one.
-            "PATH": f"{private / 'bin'}:{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
-        }
-        try:
-            ended = ansible_runner.run(
-                private_data_dir=str(private),
-                project_dir=str(PROJECT / "playbooks"),
-                playbook=str(PROJECT / "playbooks" / playbook),
-                inventory=[str(path) for path in site.inventory],
-                extravars={"site_private": str(site.private), **extra},
-                limit=limit or None,
-                cmdline="--check --diff" if check else None,
-                envvars=environment,
-                settings={"pexpect_timeout": 1},
-                # With none of ours, ansible-runner takes SIGINT and SIGTERM over for good, and kills half of a run.
-                cancel_callback=lambda: False,
-                event_handler=handle,
-                suppress_env_files=True,
-                quiet=True,
-            )
-            status = int(ended.rc if ended.rc is not None else 1)
-        except KeyboardInterrupt:
-            _stop_supervisor(private)
-            raise
-        finally:
-            shutil.rmtree(private, ignore_errors=True)
+    environment = {
+        "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"),
+        # ansible-runner turns this off, whatever ansible.cfg says.
+        "ANSIBLE_HOST_KEY_CHECKING": "True",
+        "ANSIBLE_SSH_CONTROL_PATH_DIR": str(site.control_folder),
+        "ANSIBLE_SSH_COMMON_ARGS": " ".join(site.ssh_arguments),
+        "HIKESHI_RUN_BY": str(os.getpid()),
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_DEPRECATION_WARNINGS": "0",
+        # `ansible-playbook` is our supervisor there, which starts the real one.
+        "PATH": f"{private / 'bin'}:{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
+    }
+    try:
+        ended = ansible_runner.run(
+            private_data_dir=str(private),
+            project_dir=str(PROJECT / "playbooks"),
+            playbook=str(PROJECT / "playbooks" / playbook),
+            inventory=[str(path) for path in site.inventory],
+            extravars={"site_private": str(site.private), **extra},
+            limit=limit or None,
+            cmdline="--check --diff" if check else None,
+            envvars=environment,
+            settings={"pexpect_timeout": 1},
+            # With none of ours, ansible-runner takes SIGINT and SIGTERM over for good, and kills half of a run.
+            cancel_callback=lambda: False,
+            event_handler=handle,
+            suppress_env_files=True,
+            quiet=True,
+        )
+        status = int(ended.rc if ended.rc is not None else 1)
+    except BaseException:  # an interrupt, or whoever listens has fallen over: nothing goes on with nobody looking
+        _stop_supervisor(private)
+        raise
+    finally:
+        shutil.rmtree(private, ignore_errors=True)
     seconds = time.monotonic() - started
     record.end(status, failures[0].message if failures else "no event says why", changed, returned)
     if status and not failures:
         _explain_no_event(tail)
-    return RunResult(playbook, status, seconds, changed, failures, returned, "\n".join(tail), folder)
+    return RunResult(playbook, status, seconds, changed, failures, returned, "\n".join(tail), record.folder)
 
 
 def _in_journal(event: Event) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -103,8 +102,7 @@ def run(folder: Path) -> None:
 
         def without() -> None:
             where = folder / "plain" / str(time.monotonic_ns())
-            where.mkdir(parents=True)
-            with mock.patch.object(runner, "recorded", lambda *_, **__: nullcontext(Recorded(where, None, None))):
+            with mock.patch.object(runner, "recorded", lambda *_, **__: Recorded(where, None, None)):
                 runner.run(site, "bench.yml", verb="bench")
 
         append, within = Journal.append, [0.0]
