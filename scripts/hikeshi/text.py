@@ -9,6 +9,7 @@ from typing import Any
 HIDDEN = "[hidden]"
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _SECRET_KEY = re.compile(r"(?i)(passw|secret|token|api_?key|private_?key|credential)")
+_LINE = 16  # characters; a shorter line of a secret says little, and would hide what is none
 _SHORTEST = 6  # characters; shorter values would hide half of every text and are left to their keys
 _ENCODED = re.compile(r"[%\\&+]")  # without one of these a text holds no URL, JSON or HTML encoding of anything
 _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_")
@@ -34,7 +35,10 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         """Remember the secrets, the longest first: a short one may be part of a long one."""
-        known = sorted({secret for secret in secrets if len(secret) >= _SHORTEST}, key=len, reverse=True)
+        # Of a key in many lines, some are shown alone: in a list of lines, in a difference.
+        whole = {secret for secret in secrets if len(secret) >= _SHORTEST}
+        parts = {line for secret in whole for line in secret.splitlines() if len(line) >= _LINE}
+        known = sorted(whole | parts, key=len, reverse=True)
         self._secrets = known
         self._base64 = list(dict.fromkeys(part for secret in known for part in _base64_parts(secret)))
         self._encoded = [re.compile(_any_encoding(secret), re.IGNORECASE) for secret in known]

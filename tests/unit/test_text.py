@@ -93,6 +93,12 @@ def test_encoded_secrets_are_hidden(secret: str, name: str) -> None:
     assert encoded not in shown.replace(HIDDEN, "")
 
 
+def test_each_line_of_a_key_is_hidden_where_it_stands_alone() -> None:
+    key = "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG9w0\nBAQEFAASC\n-----END KEY-----"
+    shown = Redactor([key]).data({"stdout_lines": key.splitlines(), "diff": f"+{key.splitlines()[1]}\n"})
+    assert shown == {"stdout_lines": [HIDDEN, HIDDEN, "BAQEFAASC", HIDDEN], "diff": f"+{HIDDEN}\n"}
+
+
 def test_what_is_no_secret_stays() -> None:
     redactor = Redactor(["s3cret-value"])
     for text in ("s3cret", "S3CRET-VALUE", "100% \\n & more", base64.b64encode(b"something else").decode()):

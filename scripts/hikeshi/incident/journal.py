@@ -25,11 +25,11 @@ from typing import Any, Literal
 from hikeshi.errors import HikeshiError
 from hikeshi.files import make_private_folder, sync_folder, write_private
 from hikeshi.incident.record import FIRST_PREV, TIME_FORMAT, BadRecord, Record, digest, parse
-from hikeshi.text import Redactor, printable
+from hikeshi.text import Redactor
 
 NAME = "journal.jsonl"
 LONG_TEXT = 2000  # characters from which a text becomes a blob
-LONG_LINE = 64 << 10  # bytes from which a record's data becomes one
+LONG_LINE = 256 << 10  # bytes of data above which its largest parts become blobs
 DEEPEST = 40  # levels of nesting that are kept; hosts may send any
 CHUNK = 16 << 10
 Outcome = Literal["done", "failed", "interrupted"]
@@ -73,7 +73,7 @@ class Journal:
             yield action
         except BaseException as error:
             action.outcome = "failed" if isinstance(error, Exception) else "interrupted"
-            action.data.setdefault("why", printable(error, 600))
+            action.data.setdefault("why", str(error))  # not cut here: of a secret cut in two the redactor knows no half
             try:
                 self._end(kind, action, began, host)
             except HikeshiError as problem:
@@ -95,7 +95,8 @@ class Journal:
             descriptor = os.open(self.path, flags, 0o600)
         # Opened anew each time: a lock belongs to an open file, and threads or forked children would share it.
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with self._errors_explained():
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield Locked(self, descriptor)
         finally:
             os.close(descriptor)
@@ -111,19 +112,16 @@ class Journal:
         except OSError as error:
             raise HikeshiError(f"{self.path} cannot be read: {error.strerror}.", f"ls -l {self.path}") from error
 
-    def keep(self, content: str | bytes) -> dict[str, Any]:
-        """Keep something long in a file named by its hash, redacted if it is text; return what a record says of it."""
-        if isinstance(content, str):
-            content = self._redactor.text(content)
-            begins, content = content[:200], content.encode("utf-8", "surrogatepass")
-        else:
-            begins = printable(content[:200].decode(errors="replace"))
+    def keep(self, text: str) -> dict[str, Any]:
+        """Keep something long in a file named by its hash, redacted; return what a record says of it."""
+        text = self._redactor.text(text)
+        content = text.encode("utf-8", "surrogatepass")
         name = digest(content)
         path = self.folder / "blobs" / name
         if not path.exists():
             with self._errors_explained():
                 write_private(path, content)
-        return {"blob": name, "bytes": len(content), "begins": begins}
+        return {"blob": name, "bytes": len(content), "begins": text[:200]}
 
     def redacted(self, data: dict[str, Any]) -> dict[str, Any]:
         """Return data as a record will have it: plain, without secrets."""
@@ -132,8 +130,12 @@ class Journal:
 
     def _prepared(self, data: dict[str, Any]) -> dict[str, Any]:
         short: dict[str, Any] = self._shortened(self.redacted(data))
-        line = json.dumps(short)
-        return short if len(line) <= LONG_LINE else self.keep(line)
+        sizes = {key: len(json.dumps(value)) for key, value in short.items()}
+        for key in sorted(sizes, key=sizes.__getitem__, reverse=True):
+            if sum(sizes.values()) <= LONG_LINE:
+                break
+            short[key], sizes[key] = self.keep(json.dumps(short[key])), 0
+        return short
 
     def _shortened(self, value: Any) -> Any:
         if isinstance(value, str):
