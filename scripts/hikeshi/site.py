@@ -101,10 +101,10 @@ PermissionName = Literal["reboot", "copy", "sorry", "hold-jobs", "data-loss", "s
 class Permission(_Data):
     """What the customer allowed before any incident: who said it, when, in which words."""
 
-    by: str
-    when: str
-    words: Annotated[str, Field(max_length=1000)]
-    limit: Annotated[float, Field(gt=0)] | None = None  # most that may be spent, for `spend`
+    by: Annotated[str, Field(min_length=1, max_length=100)]
+    when: Annotated[str, Field(min_length=1, max_length=100)]
+    words: Annotated[str, Field(min_length=1, max_length=1000)]
+    limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None  # most to be spent; else how often
     until: str = ""  # ISO 8601 with offset; empty: until it is withdrawn
 
     @field_validator("until")
@@ -144,6 +144,17 @@ class SiteData(_Data):
             if probe.effects == "order" and not self.practice and not (probe.account and probe.undo):
                 raise ValueError(f"probe {probe.id} places an order: on a real site it needs an account and undo steps")
         return self
+
+    @field_validator("permissions")
+    @classmethod
+    def limits_that_count(cls, given: dict[PermissionName, Permission]) -> dict[PermissionName, Permission]:
+        """Insist on an amount where money is spent, and on a number of times elsewhere."""
+        for name, permission in given.items():
+            if name == "spend" and permission.limit is None:
+                raise ValueError("spend needs a limit: the amount")
+            if name != "spend" and permission.limit is not None and not permission.limit.is_integer():
+                raise ValueError(f"the limit of {name} says how often: 1, 2, 3 …")
+        return given
 
     @field_validator("views")
     @classmethod
@@ -358,7 +369,16 @@ def site_secrets(site: Site) -> Iterable[str]:
         except MisconfiguredError:
             continue  # encrypted with ansible-vault: Ansible decrypts it, we never see it
         if isinstance(values, dict):
-            yield from (str(value) for key, value in values.items() if key.startswith("secret_"))
+            yield from (text for key, value in values.items() if key.startswith("secret_") for text in _leaves(value))
+
+
+def _leaves(value: Any) -> Iterable[str]:
+    """Yield every value of nested data as text."""
+    if isinstance(value, Mapping | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _leaves(item)
+    elif value is not None:
+        yield str(value)
 
 
 def _explain(error: Exception) -> str:

@@ -41,7 +41,7 @@ def test_every_permission_has_a_meaning_and_a_question() -> None:
 @pytest.mark.parametrize("name", get_args(PermissionName))
 def test_without_it_the_action_stops_with_the_question(site: Site, name: PermissionName) -> None:
     with pytest.raises(RefusedError) as caught:
-        require(site, name, "do it to web1")
+        require(site, name, "do it to web1", amount=5 if REGISTRY[name].by_amount else 0)
     assert f"needs the customer's permission '{name}', and nobody has allowed it" in caught.value.message
     assert REGISTRY[name].ask in caught.value.message
     assert f"hikeshi incident permit {name}" in caught.value.fix
@@ -87,6 +87,24 @@ def test_a_limit_is_a_sum(site: Site) -> None:
     require(site, "spend", "rent a smaller one", amount=40)
 
 
+@pytest.mark.parametrize(
+    ("name", "amount"), [("spend", 0), ("spend", -5), ("spend", float("nan")), ("spend", float("inf")), ("reboot", 1)]
+)
+def test_no_action_asks_for_a_senseless_amount(site: Site, name: PermissionName, amount: float) -> None:
+    grant(site, name, limit=100)
+    with pytest.raises(ValueError, match="takes"):
+        require(site, name, "do it", amount=amount)
+    assert kinds(site) == ["permission.granted"]
+
+
+def test_a_limit_of_what_costs_nothing_is_how_often(site: Site) -> None:
+    grant(site, "reboot", limit=2)
+    require(site, "reboot", "restart web1")
+    require(site, "reboot", "restart web1")
+    with pytest.raises(RefusedError, match="granted for 2 times, and used 2 times"):
+        require(site, "reboot", "restart web1")
+
+
 def spend(site: Site, done: Any) -> None:
     try:
         require(site, "spend", "rent", amount=30)
@@ -126,6 +144,8 @@ def test_a_customers_later_word_beats_a_standing_permission(project: Project, si
     grant(site, "reboot", "withdrawn", words="not now")
     with pytest.raises(RefusedError, match="not now"):
         require(site, "reboot", "restart web1")
+    with pytest.raises(RefusedError, match="not now"):  # nor does an edit of the file take it back
+        require(with_standing(project, reboot={**BRIEF, "words": "You may restart it at any time."}), "reboot", "x")
 
 
 def test_changed_and_removed_standing_permissions_are_noticed(project: Project, site: Site) -> None:
@@ -145,6 +165,9 @@ def test_changed_and_removed_standing_permissions_are_noticed(project: Project, 
         ({"reboot": {**BRIEF, "until": "tomorrow"}}, "permissions.reboot.until"),
         ({"reboot": {**BRIEF, "until": "2026-11-25T18:00"}}, "no offset"),
         ({"spend": {**BRIEF, "limit": 0}}, "permissions.spend.limit"),
+        ({"spend": BRIEF}, "spend needs a limit"),
+        ({"reboot": {**BRIEF, "limit": 1.5}}, "the limit of reboot says how often"),
+        ({"reboot": {**BRIEF, "words": ""}}, "permissions.reboot.words"),
         ({"reboot": {"words": "yes"}}, "permissions.reboot.by"),
     ],
 )

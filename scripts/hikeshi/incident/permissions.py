@@ -1,5 +1,6 @@
 """What the customer allowed: granted, limited, refused, withdrawn, expired, used; and the sentence that asks for it."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -17,11 +18,11 @@ NAMES: tuple[PermissionName, ...] = get_args(PermissionName)
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a permission allows, and how to ask for it. A `limited` one is granted up to an amount."""
+    """What a permission allows, and how to ask for it. One `by_amount` is limited in money, others in uses."""
 
     allows: str
     ask: str
-    limited: bool = False
+    by_amount: bool = False
 
 
 # The one registry: an action that is not ours to decide names its permission here, and asks `require` before it begins.
@@ -44,7 +45,7 @@ REGISTRY: dict[PermissionName, Meaning] = {
         "lose data",
         "May we put an older state back? What was entered since then is lost; we will say what.",
     ),
-    "spend": Meaning("spend money", "May we spend money on this, and how much at most?", limited=True),
+    "spend": Meaning("spend money", "May we spend money on this, and how much at most?", by_amount=True),
 }
 
 
@@ -54,7 +55,10 @@ STEPS: dict[tuple[str, str], PermissionName] = {}
 
 @dataclass(frozen=True)
 class Decision:
-    """The customer's last word on one permission. `seq` is its record's number; `used` counts, `spent` sums."""
+    """The customer's last word on one permission. `seq` is its record's number; `used` counts, `spent` sums.
+
+    `limit` is the most that may be spent, of a permission that is not by amount how often it may be used.
+    """
 
     name: PermissionName
     seq: int
@@ -69,18 +73,21 @@ class Decision:
     used: int = 0
     spent: float = 0.0
 
-    def why_not(self, now: datetime, amount: float | None = None) -> str:
-        """Return why this does not allow an action now; empty when it does."""
+    def why_not(self, now: datetime, amount: float = 0) -> str:
+        """Return why this does not allow an action now that takes an amount, or anything; empty when it does."""
         if self.withdrawn:
             return f"{self.by} withdrew it: “{self.words}”"
         if not self.granted:
             return f"{self.by} refused it: “{self.words}”"
         if self.until and now >= self.until:
             return f"it was granted until {clock.write(self.until)} only"
-        if amount is not None and self.limit is None and REGISTRY[self.name].limited:
-            return "no amount was named"
-        if amount is not None and self.limit is not None and self.spent + amount > self.limit:
-            return f"it is limited to {self.limit:g}, of which {self.spent:g} are spent; this takes {amount:g}"
+        if REGISTRY[self.name].by_amount:
+            if self.limit is None:
+                return "no amount was named"
+            if self.spent + amount > self.limit:
+                return f"it is limited to {self.limit:g}, of which {self.spent:g} are spent; this takes {amount:g}"
+        elif self.limit is not None and self.used >= self.limit:
+            return f"it was granted for {self.limit:g} times, and used {self.used} times"
         return ""
 
 
@@ -134,39 +141,40 @@ def take_over_standing(site: Site, journal: Journal) -> None:
 
 
 def _standing_data(name: str, given: Permission) -> dict[str, Any]:
-    return {
-        "name": name,
-        "by": given.by,
-        "words": given.words,
-        "when": given.when,
-        "limit": given.limit,
-        "until": given.until or None,
-        "standing": True,
-    }
+    return {"name": name, **given.model_dump(), "until": given.until or None, "standing": True}
+
+
+_DECISIONS = ("permission.granted", "permission.refused", "permission.withdrawn")
 
 
 def _missing_standing(wanted: dict[PermissionName, dict[str, Any]], records: list[Record]) -> list[tuple[str, Any]]:
-    """Return what must be written so that the journal knows the site's data; a customer's later word stays the last."""
-    said = {name: record for record in records for name in NAMES
-            if record.data.get("standing") and record.data.get("name") == name}  # fmt: skip
-    now = ledger(records)
+    """Return what must be written so that the journal knows the site's data.
+
+    What the customer said in this incident stays the last word: no edit of a file takes it back.
+    """
+    last = {record.data.get("name"): record for record in records if record.kind in _DECISIONS}
     missing: list[tuple[str, Any]] = []
-    for name, data in wanted.items():
-        known = said.get(name)
-        if known is None or known.kind == "permission.withdrawn" or {**known.data, **data} != known.data:
-            missing.append(("permission.granted", data))
-    for name, known in said.items():
-        if name not in wanted and known.kind == "permission.granted" and now[name].seq == known.seq:
+    for name in NAMES:
+        said = last.get(name)
+        if said and not said.data.get("standing"):
+            continue
+        granted = said is not None and said.kind == "permission.granted"
+        if name in wanted and not (granted and said and {**said.data, **wanted[name]} == said.data):
+            missing.append(("permission.granted", wanted[name]))
+        elif name not in wanted and granted:
             words = "no longer in the site's data"
             missing.append(("permission.withdrawn", {"name": name, "by": "site.yml", "words": words, "standing": True}))
     return missing
 
 
-def require(site: Site, name: PermissionName, action: str, *, amount: float | None = None) -> Decision:
+def require(site: Site, name: PermissionName, action: str, *, amount: float = 0) -> Decision:
     """Return the permission that allows an action, its use written down; else raise RefusedError with what to ask.
 
-    `action` says what is about to be done ("restart web1"). `--yes` has no say here.
+    `action` says what is about to be done ("restart web1"); `amount` what it takes of a permission by amount. `--yes`
+    has no say here.
     """
+    if not math.isfinite(amount) or (amount > 0) != REGISTRY[name].by_amount:
+        raise ValueError(f"to {action} takes {amount} of permission {name}")
     journal = store.journal(site)
     take_over_standing(site, journal)
     with journal.locked() as ours:  # or two would spend the same amount
@@ -189,7 +197,7 @@ def require_for(site: Site, steps: Iterable[Step]) -> None:
 def _refuse(site: Site, ours: Locked, name: PermissionName, action: str, why: str) -> None:
     ask = REGISTRY[name].ask
     ours.append("permission.missing", {"name": name, "action": action, "why": why, "ask": ask})
-    limit = " --limit AMOUNT" if REGISTRY[name].limited else ""
+    limit = " --limit AMOUNT" if REGISTRY[name].by_amount else ""
     opened = store.open_folder(site) is not None
     first = "" if opened else f"hikeshi incident open NAME --site {site.name}; then "
     raise RefusedError(
