@@ -1,14 +1,15 @@
 """The verbs `hikeshi incident …`: parses, calls, maps to an exit status."""
 
+import shlex
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from hikeshi import screen
 from hikeshi.errors import ExitStatus, RefusedError, UsageError
-from hikeshi.incident import audit, clock, permissions, show, store
+from hikeshi.incident import audit, clock, deadline, permissions, show, store
 from hikeshi.incident import state as states
 from hikeshi.incident.journal import Journal, actor
 from hikeshi.incident.permissions import REGISTRY
@@ -42,9 +43,9 @@ def _name(text: str) -> str:
     return text
 
 
-def _done(record: Record, words: str, *, as_json: bool, **data: Any) -> None:
+def _done(record: Record, words: str, *, as_json: bool) -> None:
     if as_json:
-        screen.print_json({"seq": record.seq, "at": record.at, "kind": record.kind, **record.data, **data})
+        screen.print_json({"seq": record.seq, "at": record.at, "kind": record.kind, "data": record.data})
     else:
         screen.out.print(screen.safe(words))
 
@@ -103,7 +104,9 @@ def permit(
     name: Annotated[str, typer.Argument(help=f"What: {', '.join(permissions.NAMES)}.")],
     by: Annotated[str, typer.Option("--by", help="Who at the customer's said so.", show_default=False)],
     words: Annotated[str, typer.Option("--words", help="The words that were used.", show_default=False)],
-    limit: Annotated[float | None, typer.Option(help="The most that may be spent, in the customer's currency.")] = None,
+    limit: Annotated[
+        float | None, typer.Option(help="How often; of spend, how much at most, in the customer's currency.")
+    ] = None,
     until: Annotated[str, typer.Option(help="When it expires; at no time when left out.", show_default=False)] = "",
     refuse: Annotated[bool, typer.Option("--refuse", help="The customer refused it.")] = False,
     withdraw: Annotated[bool, typer.Option("--withdraw", help="The customer takes it back.")] = False,
@@ -118,29 +121,34 @@ def permit(
     if refuse and withdraw:
         raise UsageError("--refuse and --withdraw say different things; give one.")
     granting = not refuse and not withdraw
-    if limit is not None and (not granting or not meaning.limited or not 0 < limit < float("inf")):
-        raise UsageError(f"--limit is {limit:g}; it is an amount above 0, for a permission to spend that is granted.")
-    if granting and meaning.limited and limit is None:
+    if not granting and (limit is not None or until):
+        raise UsageError("--limit and --until belong to what is granted.")
+    if limit is not None and not (0 < limit < float("inf") and (meaning.by_amount or limit.is_integer())):
+        allowed = "an amount above 0" if meaning.by_amount else "how often: 1, 2, 3 …"
+        raise UsageError(f"--limit is {limit:g}; allowed for {name}: {allowed}")
+    if granting and meaning.by_amount and limit is None:
         raise UsageError(f"'{name}' needs an amount.", f"hikeshi incident permit {name} --limit 50000 …")
     if not by.strip() or not words.strip():
         raise UsageError("a permission without --by and --words proves nothing: who said it, in which words?")
-    ends = clock.parse(until, datetime.now(UTC), chosen.zone) if until and granting else None
+    ends = clock.parse(well_formed(until), datetime.now(UTC), chosen.zone) if until else None
     journal = store.opened(chosen)
     show.heading(chosen)
     kind = "permission.refused" if refuse else "permission.withdrawn" if withdraw else "permission.granted"
-    data = {"name": name, "by": _words(by, "--by"), "words": _words(words, "--words"), "limit": limit}
+    data = {"name": name, "by": _words(by, "--by", 100), "words": _words(words, "--words"), "limit": limit}
     record = journal.append(kind, {**data, "until": clock.write(ends) if ends else None, "standing": False})
     _done(record, f"{name}: {kind.partition('.')[2]} by {data['by']}", as_json=as_json)
 
 
-@app.command()
-def deadline(
+@app.command("deadline")
+def keep_deadline(
     name: Annotated[str, typer.Argument(help="Its name, like report.")],
     time: Annotated[
         str | None, typer.Argument(help='15:30 (today, at the site), "2026-11-25 15:30", or ISO with offset.')
     ] = None,
     owner: Annotated[str, typer.Option(help="Who keeps it; you when left out.", show_default=False)] = "",
-    kind: Annotated[str, typer.Option(help=f"{', '.join(clock.KINDS)}.")] = "other",
+    kind: Annotated[
+        str | None, typer.Option(help=f"{', '.join(clock.KINDS)}; other when left out.", show_default=False)
+    ] = None,
     words: WordsOption = "",
     why: Annotated[str, typer.Option(help="Why one that stands is moved or dropped.", show_default=False)] = "",
     met: Annotated[bool, typer.Option("--met", help="It was kept.")] = False,
@@ -153,46 +161,29 @@ def deadline(
     chosen = load(site)
     journal = store.opened(chosen)
     now = datetime.now(UTC)
-    name, who = _name(name), _words(by, "--by", 100) or actor()
+    name, who, reason = _name(name), _words(by, "--by", 100) or actor(), _words(why, "--why")
     if sum((time is not None, met, drop)) != 1:
         raise UsageError(
-            "say one of a time, --met, --drop.", f"hikeshi incident deadline {name} 15:30 --kind report --owner WHO"
+            "say one of a time, --met, --drop.",
+            f"hikeshi incident deadline {shlex.quote(name)} 15:30 --kind report --owner WHO",
         )
-    if kind not in clock.KINDS:
-        raise UsageError(f"--kind is '{kind}'; allowed: {', '.join(clock.KINDS)}.")
-    at = clock.parse(well_formed(time), now, chosen.zone) if time is not None else None
-    with journal.locked() as ours:
-        known = clock.deadlines(ours.records()).get(name)
-        stands = known is not None and not known.ended
-        data: dict[str, Any] = {"name": name, "by": who, "why": _words(why, "--why")}
-        if not stands and at is None:
-            raise UsageError(f"no deadline '{name}' stands{_standing(ours.records())}.", "hikeshi incident status")
-        if stands and not met and not data["why"]:
-            raise UsageError(
-                f"deadline '{name}' stands ({clock.said(known.at, chosen.zone, now) if known else ''}); "  # mypy
-                "to move or drop it, say why.",
-                f"hikeshi incident deadline {name} {time or '--drop'} --why WHY",
-            )
-        if at is None:
-            record = ours.append("deadline.ended", {**data, "how": "met" if met else "dropped"})
-        elif known is not None and stands:
-            record = ours.append("deadline.moved", {**data, "at": clock.write(at), "before": clock.write(known.at)})
-        else:
-            keeper = _words(owner, "--owner", 100) or actor()
-            said = {"at": clock.write(at), "owner": keeper, "kind": kind, "words": _words(words, "--words")}
-            record = ours.append("deadline.set", {**data, **said})
+    if time is None:
+        record = deadline.end(chosen, journal, name, "met" if met else "dropped", by=who, why=reason)
+        said = states.told(record, chosen.zone)
+    else:
+        sort = next((known for known in clock.KINDS if known == kind), None)
+        if kind is not None and sort is None:
+            raise UsageError(f"--kind is '{kind}'; allowed: {', '.join(clock.KINDS)}.")
+        at = clock.parse(well_formed(time), now, chosen.zone)
+        more = {"owner": _words(owner, "--owner", 100), "words": _words(words, "--words")}
+        record = deadline.set_or_move(chosen, journal, name, at, by=who, why=reason, kind=sort, **more)
+        said = f"{name}: {_when(chosen, at, now)}"
     show.heading(chosen)
-    _done(
-        record, states.told(record, chosen.zone) if at is None else f"{name}: {_when(chosen, at, now)}", as_json=as_json
-    )
+    _done(record, said, as_json=as_json)
 
 
 def _when(site: Site, at: datetime, now: datetime) -> str:
     return f"{clock.said(at, site.zone, now)} {site.zone.key}, {clock.span(at - now)}"
-
-
-def _standing(records: list[Record]) -> str:
-    return f"; there are: {', '.join(item.name for item in clock.standing(records)) or 'none'}"
 
 
 @app.command()
@@ -205,43 +196,27 @@ def late(
     site: SiteOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the words that tell the customer we will be late; with --sent, move the deadline."""
+    """Write the words that tell the customer we will be late; then, with --sent alone, move the deadline."""
     chosen = load(site)
     journal = store.opened(chosen)
     now = datetime.now(UTC)
-    with journal.locked() as ours:
-        name, records = _name(name), ours.records()
-        known = clock.deadlines(records).get(name)
-        if known is None or known.ended:
-            raise UsageError(f"no deadline '{name}' stands{_standing(records)}.", "hikeshi incident status")
-        written = clock.draft(records, name)
-        if until or why or not written:
-            record = ours.append("late.drafted", _draft(chosen, known, until, why, now))
-            written = record.data
-        if sent:
-            move = {"name": name, "at": written["until"], "before": clock.write(known.at)}
-            told = {"by": _words(by, "--by", 100) or actor(), "why": written["why"], "told": written["words"]}
-            record = ours.append("deadline.moved", {**move, **told})
-    show.heading(chosen)
-    if sent:
-        _done(record, f"{name} moved: {_when(chosen, clock.read(written['until']), now)}", as_json=as_json)
-        return
-    _done(record, str(written["words"]), as_json=as_json)
-    screen.say(f"send this, then: hikeshi incident late {screen.safe(name)} --sent")
-
-
-def _draft(site: Site, known: clock.Deadline, until: str, why: str, now: datetime) -> dict[str, Any]:
-    why = _words(why, "--why")
-    if not until or not why:
+    name, reason = _name(name), _words(why, "--why")
+    if (until or reason) if sent else not (until and reason):
         raise UsageError(
-            "the customer wants to know until when, and why.",
-            f"hikeshi incident late {known.name} --until 16:00 --why WHY",
+            "first the words, with --until and --why; when they were sent, --sent alone.",
+            f"hikeshi incident late {shlex.quote(name)} --until 16:00 --why WHY",
         )
-    at = clock.parse(well_formed(until), now, site.zone)
-    if at <= known.at:
-        raise UsageError(f"--until is '{until}', not after the deadline ({clock.said(known.at, site.zone, now)}).")
-    words = clock.late_words(site.data.title, known, at, why, site.zone, now)
-    return {"name": known.name, "until": clock.write(at), "why": why, "words": words}
+    if sent:
+        record = deadline.sent(journal, name, by=_words(by, "--by", 100) or actor())
+        said = f"{name}: {_when(chosen, clock.read(record.data['at']), now)}"
+    else:
+        at = clock.parse(well_formed(until), now, chosen.zone)
+        record = deadline.draft(chosen, journal, name, at, why=reason, now=now)
+        said = str(record.data["words"])
+    show.heading(chosen)
+    _done(record, said, as_json=as_json)
+    if not sent:
+        screen.say(f"send this, then: hikeshi incident late {screen.safe(shlex.quote(name))} --sent")
 
 
 @app.command()
@@ -278,6 +253,7 @@ def verify(
         raise UsageError(
             f"an anchor beside the journal proves nothing: {anchor}.", "--anchor /media/stick/anchor.jsonl"
         )
+    show.time_left(chosen)  # without the heading's records: what is verified stays as it is
     verdict = audit.verify(folder, anchor)
     if as_json:
         screen.print_json({**verdict.__dict__, "whole": verdict.whole})

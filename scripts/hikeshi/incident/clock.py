@@ -109,9 +109,12 @@ def parse(words: str, now: datetime, zone: ZoneInfo) -> datetime:
     try:
         if clock:
             local = datetime(today.year, today.month, today.day, int(clock[1]), int(clock[2]))
-        else:
+        elif ":" in words:  # a date alone is no deadline: midnight would be a guess
             local = datetime.fromisoformat(words.strip())
+        else:
+            raise ValueError(words)
         time = local.astimezone(UTC) if local.tzinfo else _in_zone(local, zone, words)
+        time.astimezone(zone)  # or it could not be said there
     except (ValueError, OverflowError) as error:
         raise UsageError(f"'{words}' is no time.", _FIX) from error
     if time <= now:
