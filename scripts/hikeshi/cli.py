@@ -12,7 +12,7 @@ import typer
 from hikeshi import lock, probes, recover, runner, screen, surge
 from hikeshi.errors import ExitStatus, HikeshiError, RefusedError, UsageError
 from hikeshi.incident import cli as incident
-from hikeshi.incident import show
+from hikeshi.incident import show, store
 from hikeshi.options import JsonOption, SiteOption
 from hikeshi.site import PRACTICE_SITE, Site, load, shown
 from hikeshi.triage.plan import Plan
@@ -96,13 +96,17 @@ def probe(
         screen.out.print(f"recorded in {path.name}; look at the shop, then commit it")
         return
     views = [kind] if not everywhere else chosen.views(kind)
-    results = [item for view in views for item in probes.run(chosen, view, only, report=screen.probe_line)]
+    probes.choose(chosen, only or [])
+    results = []
+    with store.journal(chosen).action("probe", {"views": views, "only": only}):  # it may leave an order behind
+        for view in views:
+            seen = probes.run(chosen, view, only, report=screen.probe_line)
+            show.note_probes(chosen, view, seen)
+            results += seen
     if as_json:
         screen.print_json([asdict(item) for item in results])
     else:
         screen.probe_table(results)
-    for view in views:
-        show.note_probes(chosen, view, [item for item in results if item.view == view])
     if not all(item.passed for item in results):
         raise typer.Exit(ExitStatus.FAILED)
 
@@ -110,7 +114,9 @@ def probe(
 def show_surge(site: Site, view: str, rate: float, *, as_json: bool) -> None:
     """Carry out a load probe and print it; also the part that was measured before somebody interrupted it."""
     screen.say(f"asking site {screen.safe(site.name)} for up to {rate:g} requests/s, view {view}")
-    done = surge.run(site, view, rate, announce=screen.surge_begins, report=screen.surge_ended)
+    with store.journal(site).action("probe", {"views": [view], "surge": rate}) as action:
+        done = surge.run(site, view, rate, announce=screen.surge_begins, report=screen.surge_ended)
+        action.data.update(carried=done.carried, verdict=done.verdict)
     if as_json:
         screen.print_json(done.as_data())
     else:

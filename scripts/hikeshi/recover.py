@@ -264,7 +264,7 @@ def _recover(
         screen.finding_line(finding)
     plan = done.proposed = planning.make(found, evidence)
     red = not all(item.passed for item in done.before)
-    approved, settle_s = False, 0.0
+    approved = False
     if plan_only:
         done.left, done.after = found, done.before
     elif found or red:
@@ -274,10 +274,10 @@ def _recover(
         _mend_in_rounds(site, done, track, evidence, check=check)
     if not found and track.done_before("mend"):
         track.skip("mend", "done by the recovery before, which did not come to its end; no finding is left")
-        settle_s = SETTLE_S  # what it started may still be starting
     if not plan_only and not check:
         screen.say("[bold]proving it[/bold]")
-        _prove(site, done, track, settle_s=SETTLE_S if done.mended else settle_s)
+        # What we, or the recovery that was cut off, have started may still be starting.
+        _prove(site, done, track, settle_s=SETTLE_S if done.mended or track.earlier else 0)
         if not all(item.passed for item in done.after) and not done.converged:
             if not approved and not approve(Plan(())):
                 raise RefusedError("nothing was changed: converging was not approved.", "hikeshi recover --yes")

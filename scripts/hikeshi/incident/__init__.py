@@ -23,6 +23,7 @@ its start, its outcome (done, failed, interrupted), its seconds, and why it fail
     permission.withdrawn  name, by, words
     permission.used       name, grant: seq of what granted it, action, amount
     permission.missing    name, action, why, ask: the sentence for the customer
+    probe.start/.end      views, only: which probes, all when null; or surge: requests a second; carried, verdict
     probes                view, results
     findings              found, unseen, kept: what people added, which no step touches
     item.opened           item, words, close: the command that closes it (a closed gate, held jobs, a copy)

@@ -14,7 +14,7 @@ from hikeshi.incident.clock import Deadline
 from hikeshi.incident.journal import Journal
 from hikeshi.incident.permissions import REGISTRY
 from hikeshi.incident.record import Record
-from hikeshi.incident.state import State
+from hikeshi.incident.state import Look, State
 from hikeshi.probes import ProbeResult
 from hikeshi.site import Site
 
@@ -31,13 +31,19 @@ def heading(site: Site) -> None:
     """Say in one line what is left until the open incident's deadlines; nothing while there is none."""
     if store.open_folder(site) is None:
         return
-    now = datetime.now(UTC)
     journal = store.journal(site)
     with suppress(HikeshiError):  # a full disk must not keep anybody from looking
         permissions.take_over_standing(site, journal)
-        _note_warnings(journal, now)
-    parts = [_time_left(site, deadline, now) for deadline in clock.standing(journal.records())]
-    screen.err.print(" · ".join([f"[bold]{_safe(journal.folder.name)}[/bold]", *(parts or ["no deadline"])]))
+        _note_warnings(journal, datetime.now(UTC))
+    time_left(site)
+
+
+def time_left(site: Site) -> None:
+    """Say the heading and write nothing."""
+    if store.open_folder(site) is not None:
+        now, journal = datetime.now(UTC), store.journal(site)
+        parts = [_time_left(site, deadline, now) for deadline in clock.standing(journal.records())]
+        screen.err.print(" · ".join([f"[bold]{_safe(journal.folder.name)}[/bold]", *(parts or ["no deadline"])]))
 
 
 def _note_warnings(journal: Journal, now: datetime) -> None:
@@ -64,7 +70,7 @@ def _time_left(site: Site, deadline: Deadline, now: datetime) -> str:
     if minutes is not None:
         words = f"[{_STYLES[minutes]}]T-{minutes} {words}[/{_STYLES[minutes]}]"
     if minutes in (0, 10):
-        words += f": done, or hikeshi incident late {name}?"
+        words += f": hikeshi incident deadline {name} --met, or late {name}?"
     return words
 
 
@@ -134,15 +140,17 @@ def _people(site: Site, state: State, now: datetime) -> list[str]:
 
 def _symptoms(site: Site, state: State, now: datetime) -> list[str]:
     lines = []
-    for view, record in state.probes.items():
-        at = f"{clock.said(record.time, site.zone, now)}, {_safe(view)}"
-        results = states.dicts(record.data.get("results"))
-        red = [item for item in results if not item.get("passed")]
-        for item in red:
-            what = f"{_safe(item.get('title'), 100)}: {_safe(item.get('seen'), 200)}"
-            lines.append(f"  [bold red]red[/bold red] ({at}) {what}")
-        lines += [f"  [green]all {len(results)} green[/green] ({at})"] if results and not red else []
-    found = states.dicts(state.findings.data.get("found")) if state.findings else []
+    for view, looks in state.looks.items():
+        for look in looks.values():
+            if look.red:
+                what = f"{_safe(look.result.get('title'), 100)}: {_safe(look.result.get('seen'), 200)}"
+                lines.append(f"  [bold red]red[/bold red] ({_seen(site, look, now)}, {_safe(view)}) {what}")
+        if looks and not any(look.red for look in looks.values()):
+            oldest = min(looks.values(), key=lambda look: look.record.seq)
+            lines.append(f"  [green]all {len(looks)} green[/green] ({_seen(site, oldest, now)}, {_safe(view)})")
+    kept = state.findings.data.get("found") if state.findings else []
+    found = states.dicts(kept)
+    lines += [f"  [yellow]found[/yellow] {_safe(states.words(kept), 300)}"] if isinstance(kept, dict) else []
     lines += [
         f"  [yellow]found[/yellow] the customer {_safe(item.get('effect'))} · {_safe(item.get('host'))}"
         f" · {_safe(item.get('cause'), 200)}"
@@ -150,6 +158,10 @@ def _symptoms(site: Site, state: State, now: datetime) -> list[str]:
     ]
     lines += [f"  … and {len(found) - 10} more"] if len(found) > 10 else []
     return ["[bold]symptoms[/bold]", *(lines or ["  nobody has looked yet: hikeshi probe"])]
+
+
+def _seen(site: Site, look: Look, now: datetime) -> str:
+    return clock.said(look.record.time, site.zone, now)
 
 
 def _running(site: Site, state: State, now: datetime) -> list[str]:
@@ -210,7 +222,10 @@ def status_data(site: Site, journal: Journal, state: State) -> dict[str, Any]:
         },
         "unused": [item.name for item in permissions.unused(state.permissions, now)],
         "people": state.people,
-        "probes": {view: record.data.get("results") for view, record in state.probes.items()},
+        "probes": {
+            view: [{**look.result, "at": look.record.at} for look in looks.values()]
+            for view, looks in state.looks.items()
+        },
         "findings": state.findings.data.get("found") if state.findings else None,
         "running": [
             {**asdict(record), "alive": journals.writer_lives(record), "told": states.told(record)}

@@ -25,6 +25,19 @@ class Item:
     record: Record
 
 
+@dataclass(frozen=True)
+class Look:
+    """What one probe saw at its last look, and the record that says so."""
+
+    result: dict[str, Any]
+    record: Record
+
+    @property
+    def red(self) -> bool:
+        """Whether the probe failed."""
+        return not self.result.get("passed")
+
+
 @dataclass
 class State:
     """An incident, or a site's quiet days, as the journal tells it."""
@@ -36,7 +49,7 @@ class State:
     deadlines: dict[str, Deadline] = field(default_factory=dict)
     permissions: dict[PermissionName, Decision] = field(default_factory=dict)
     people: dict[str, str] = field(default_factory=dict)  # role → name
-    probes: dict[str, Record] = field(default_factory=dict)  # view → its last look
+    looks: dict[str, dict[str, Look]] = field(default_factory=dict)  # view → probe → its last look
     findings: Record | None = None
     items: dict[str, Item] = field(default_factory=dict)
     unfinished: list[Record] = field(default_factory=list)  # starts of actions that have no end
@@ -47,12 +60,6 @@ class State:
     def standing(self) -> list[Deadline]:
         """The deadlines that are neither met nor dropped, the next one first."""
         return [deadline for deadline in self.deadlines.values() if not deadline.ended]
-
-    @property
-    def red(self) -> list[dict[str, Any]]:
-        """The probes that failed at the last look of each view."""
-        return [item for record in self.probes.values() for item in dicts(record.data.get("results"))
-                if not item.get("passed")]  # fmt: skip
 
     def left_open(self) -> list[str]:
         """Return what is still open, in words with the command that closes it; empty when all may go home."""
@@ -66,7 +73,7 @@ class State:
 
 
 # Too many and too small to be read one by one; they stand in the journal, and in what is derived from them.
-_QUIET = ("journal.begun", "deadline.warned", "run.start", "recovery.start", "stage.start", "task")
+_QUIET = ("journal.begun", "deadline.warned", "run.start", "recovery.start", "stage.start", "probe.start", "task")
 
 
 def derive(records: Sequence[Record]) -> State:
@@ -93,7 +100,8 @@ def _add(state: State, record: Record) -> None:
     elif record.kind == "person":
         state.people[str(data.get("role"))] = str(data.get("name"))
     elif record.kind == "probes":
-        state.probes[str(data.get("view"))] = record
+        seen = {str(item.get("id")): Look(item, record) for item in dicts(data.get("results"))}
+        state.looks.setdefault(str(data.get("view")), {}).update(seen)
     elif record.kind == "findings":
         state.findings = record
     elif record.kind == "item.opened":
@@ -156,7 +164,8 @@ def _told(record: Record, zone: ZoneInfo | None) -> str:
             red = sum(not item.get("passed") for item in results)
             return f"probed ({get.get('view')}): {red} of {len(results)} red"
         case "findings":
-            return f"looked: {len(dicts(data.get('found')))} findings"
+            found = data.get("found")
+            return f"looked: {words(found) if isinstance(found, dict) else f'{len(dicts(found))} findings'}"
         case "item.opened" | "item.closed":
             return get.get("words") or f"{get.get('item')} {record.kind.partition('.')[2]}"
         case "lock.taken":
@@ -167,8 +176,10 @@ def _told(record: Record, zone: ZoneInfo | None) -> str:
             return f"set {get.get('bytes')} bytes of a killed writer aside"
         case "stage.skipped":
             return f"skipped {get.get('stage')}: {get.get('why')}"
-        case "stage.end" | "run.end" | "recovery.end":
-            what = get.get("stage") or get.get("playbook") or "recovery"
+        case "stage.start" | "run.start" | "recovery.start" | "probe.start":
+            return f"{get.get('stage') or get.get('playbook') or record.kind.partition('.')[0]} begun"
+        case "stage.end" | "run.end" | "recovery.end" | "probe.end":
+            what = get.get("stage") or get.get("playbook") or record.kind.partition(".")[0]
             why = f": {get['why']}" if get.get("why") else ""
             return f"{what} {get.get('outcome')} in {get.get('seconds')} s{why}"
     return f"{record.kind} {' '.join(f'{key}={value}' for key, value in get.items())}"
