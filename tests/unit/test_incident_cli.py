@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from hikeshi import recover, runner
-from hikeshi.errors import ExitStatus, HikeshiError
-from hikeshi.incident import permissions, saved, stages, store
+from hikeshi.errors import ExitStatus
+from hikeshi.incident import permissions, stages, store
 from hikeshi.incident.journal import Journal
 from hikeshi.incident.record import Record
 from hikeshi.runner import Event, RunResult
@@ -438,25 +438,3 @@ def test_what_was_cut_off_is_known() -> None:
     assert earlier.within == "mend"
     assert stages.cut_off([*begun, record(5, "recovery.end", start=1, outcome="done")]) is None
     assert stages.cut_off([]) is None
-
-
-# --- evidence before stopping -----------------------------------------------------------------------------------------
-
-
-def test_evidence_is_saved_before_anything_stops(opened: Desk, runs: Runs) -> None:
-    record = saved.save_before(load(), "web1", ["nginx.service"], "stop nginx.service")
-    assert (record.kind, record.host, record.data["why"]) == ("evidence.saved", "web1", "stop nginx.service")
-    (playbook, extra, _) = runs.asked[0]
-    assert playbook == "collect-evidence.yml"
-    (subject,) = extra["evidence_subjects"]
-    assert [unit["name"] for unit in subject["units"]] == ["nginx.service"]
-    assert "/var/spool/cron/atjobs" in [item["path"] for item in subject["paths"]]
-
-
-def test_what_cannot_be_saved_is_not_stopped(opened: Desk, runs: Runs) -> None:
-    runs.failures["collect-evidence.yml"] = [Event("web1", "", "", "unreachable", message="Connection refused")]
-    with pytest.raises(HikeshiError, match=r"could not be saved, so it was not begun to stop x: Connection refused"):
-        saved.save_before(load(), "web1", ["nginx.service"], "stop x")
-    for host, unit in (("{{ x }}", "nginx.service"), ("web1", "{{ x }}"), ("all:!web1", "x"), ("web1", "")):
-        with pytest.raises(HikeshiError, match="has no proper name"):
-            saved.save_before(load(), host, [unit], "stop x")
