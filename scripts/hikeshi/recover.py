@@ -252,7 +252,8 @@ def _recover(
     site: Site, done: Recovery, track: Stages, *, approve: Callable[[Plan], bool], check: bool, plan_only: bool
 ) -> None:
     if track.earlier:
-        screen.say(f"going on after a recovery that did not come to its end: {screen.safe(track.earlier.words)}")
+        words = track.earlier.words(site.zone)
+        screen.say(f"going on after a recovery that did not come to its end: {screen.safe(words)}")
     with track.stage("probe"):
         screen.say("[bold]looking as a customer[/bold]")
         done.before = probes.run(site, "customer", report=screen.probe_line)

@@ -157,10 +157,11 @@ def test_deadline_is_set_moved_with_a_reason_and_met(opened: Desk) -> None:
 def test_every_verb_says_what_is_left_and_warns_once_in_the_journal(opened: Desk) -> None:
     opened("incident", "deadline", "report", later(25), "--owner", "Aki")
     opened("incident", "deadline", "box", later(8), "--owner", "Bo")
-    for verb in (["note", "x"], ["status"], ["note", "--as", "lead", "Aki"]):
+    for verb in (["note", "x"], ["status"], ["note", "--as", "lead", "Aki"], ["verify"]):
         assert opened("incident", *verb) == 0
-        assert "T-10 box" in opened.err
-        assert "T-30 report" in opened.err
+        said = opened.out if verb == ["status"] else opened.err
+        assert "T-10 box" in said
+        assert "T-30 report" in said
     warned = [(record.data["name"], record.data["minutes"]) for record in records() if record.kind == "deadline.warned"]
     assert sorted(warned) == [("box", 10), ("report", 30)]
 
@@ -169,9 +170,9 @@ def test_a_deadline_that_passed_says_what_to_do(opened: Desk) -> None:
     at = (datetime.now(UTC) - timedelta(minutes=5)).isoformat()
     store.journal(load()).append("deadline.set", {"name": "report", "at": at, "owner": "Aki", "kind": "report"})
     assert opened("incident", "status") == 0
-    assert "T-0 report" in opened.err
-    assert "5 min ago" in opened.err
-    assert "hikeshi incident deadline report --met, or late report?" in opened.err
+    assert "T-0 report" in opened.out
+    assert "5 min ago" in opened.out
+    assert "hikeshi incident deadline report --met; or hikeshi incident late report" in opened.out
 
 
 def test_late_drafts_and_moves_only_when_sent(opened: Desk) -> None:

@@ -47,7 +47,7 @@ def _done(record: Record, words: str, *, as_json: bool) -> None:
     if as_json:
         screen.print_json({"seq": record.seq, "at": record.at, "kind": record.kind, "data": record.data})
     else:
-        screen.out.print(screen.safe(words))
+        screen.out.print(screen.safe(words), soft_wrap=True)  # words to copy: no line may end where they do not
 
 
 @app.command("open")
@@ -223,7 +223,7 @@ def late(
 def status(site: SiteOption = None, as_json: JsonOption = False) -> None:
     """Show on one screen what someone who has just arrived needs to know."""
     chosen = load(site)
-    show.heading(chosen)
+    show.note_shown(chosen)  # what a heading says is in it
     journal = store.journal(chosen)
     state = states.derive(journal.records())
     if as_json:

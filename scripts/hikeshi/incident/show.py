@@ -1,5 +1,6 @@
 """What of the journal stands on the screen: the heading of every verb, and the status for who has just arrived."""
 
+import shlex
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from hikeshi.incident.state import Look, State
 from hikeshi.probes import ProbeResult
 from hikeshi.site import Site
 
-LAST = 12  # how many of the last things that were done the status shows
+LAST = 8  # how many of the last things that were done the status shows
 _STYLES = {None: "", 30: "yellow", 10: "bold yellow", 0: "bold red"}
 
 
@@ -29,21 +30,29 @@ def _safe(text: object, limit: int = 2000) -> str:
 
 def heading(site: Site) -> None:
     """Say in one line what is left until the open incident's deadlines; nothing while there is none."""
-    if store.open_folder(site) is None:
-        return
-    journal = store.journal(site)
-    with suppress(HikeshiError):  # a full disk must not keep anybody from looking
-        permissions.take_over_standing(site, journal)
-        _note_warnings(journal, datetime.now(UTC))
+    note_shown(site)
     time_left(site)
 
 
-def time_left(site: Site) -> None:
-    """Say the heading and write nothing."""
+def note_shown(site: Site) -> None:
+    """Write down what is about to be shown: the site's standing permissions, and each warning the first time."""
     if store.open_folder(site) is not None:
-        now, journal = datetime.now(UTC), store.journal(site)
-        parts = [_time_left(site, deadline, now) for deadline in clock.standing(journal.records())]
-        screen.err.print(" · ".join([f"[bold]{_safe(journal.folder.name)}[/bold]", *(parts or ["no deadline"])]))
+        journal = store.journal(site)
+        with suppress(HikeshiError):  # a full disk must not keep anybody from looking
+            permissions.take_over_standing(site, journal)
+            _note_warnings(journal, datetime.now(UTC))
+
+
+def time_left(site: Site) -> None:
+    """Say the heading, and write nothing."""
+    if store.open_folder(site) is None:
+        return
+    now, journal = datetime.now(UTC), store.journal(site)
+    standing = clock.standing(journal.records())
+    parts = [_time_left(site, deadline, now) for deadline in standing] or ["no deadline"]
+    screen.err.print(" · ".join([f"[bold]{_safe(journal.folder.name)}[/bold]", *parts]))
+    for line in _way_out(standing, now):
+        screen.err.print(line)
 
 
 def _note_warnings(journal: Journal, now: datetime) -> None:
@@ -64,14 +73,17 @@ def _new_warning(deadline: Deadline, now: datetime) -> int | None:
 
 def _time_left(site: Site, deadline: Deadline, now: datetime) -> str:
     minutes = deadline.warning(now)
-    name = _safe(deadline.name, 60)
     at, left = clock.said(deadline.at, site.zone, now), clock.span(deadline.left(now))
-    words = f"{name} {at} ({_safe(deadline.owner, 60)}) {left}"
-    if minutes is not None:
-        words = f"[{_STYLES[minutes]}]T-{minutes} {words}[/{_STYLES[minutes]}]"
-    if minutes in (0, 10):
-        words += f": hikeshi incident deadline {name} --met, or late {name}?"
-    return words
+    words = f"{_safe(deadline.name, 60)} {at} ({_safe(deadline.owner, 60)}) {left}"
+    return words if minutes is None else f"[{_STYLES[minutes]}]T-{minutes} {words}[/{_STYLES[minutes]}]"
+
+
+def _way_out(standing: list[Deadline], now: datetime) -> list[str]:
+    """Return what to do about the deadline that presses most, if one does."""
+    if not standing or standing[0].warning(now) not in (0, 10):
+        return []
+    name = _safe(shlex.quote(standing[0].name))
+    return [f"[bold]next:[/bold]  hikeshi incident deadline {name} --met; or hikeshi incident late {name} …"]
 
 
 def remind(site: Site) -> None:
@@ -117,6 +129,7 @@ def _header(site: Site, state: State, now: datetime) -> list[str]:
         lines = [f"[bold]incident {_safe(state.name)}[/bold] · {_safe(site.data.title)} · since {since}"]
         lines += [f"  “{_safe(words, 500)}”"] if words else []
         lines += [f"  {_time_left(site, deadline, now)}" for deadline in state.standing]
+        lines += [f"  {line}" for line in _way_out(state.standing, now)]
         return lines + ([] if state.standing else ["  no deadline: hikeshi incident deadline NAME TIME --owner WHO"])
     return [f"[bold]no incident is open[/bold] · {_safe(site.data.title)} · hikeshi incident open NAME"]
 
@@ -189,13 +202,13 @@ def left_open(state: State) -> list[str]:
 
 def _did(site: Site, state: State, now: datetime) -> list[str]:
     lines = [f"  {_line(site, record, now)}" for record in state.did[-LAST:]]
-    return [f"[bold]done, the last {len(lines)} of {len(state.did)}[/bold]", *lines] if lines else []
+    return ["[bold]done last[/bold]", *lines] if lines else []
 
 
 def _line(site: Site, record: Record, now: datetime) -> str:
     host = f" · {_safe(record.host, 60)}" if record.host else ""
     at = clock.said(record.time, site.zone, now)
-    return f"{at} {_safe(record.actor, 60)}{host} · {_safe(states.told(record, site.zone), 200)}"
+    return f"{at} {_safe(record.actor, 60)}{host} · {_safe(states.told(record, site.zone), 120)}"
 
 
 def status_data(site: Site, journal: Journal, state: State) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from hikeshi.incident import journal as journals
 from hikeshi.incident.journal import Action, Journal
@@ -28,12 +29,11 @@ class Earlier:
         """Return the record that says that a stage was done."""
         return next((record for record in reversed(self.done) if record.data.get("stage") == stage), None)
 
-    @property
-    def words(self) -> str:
-        """What is known of it, in words."""
+    def words(self, zone: ZoneInfo) -> str:
+        """Return what is known of it, in words."""
         done = ", ".join(dict.fromkeys(str(record.data.get("stage")) for record in self.done)) or "nothing"
-        within = f"; it ended within {self.within}" if self.within else ""
-        return f"begun {self.start.at} by {self.start.actor}, done: {done}{within}"
+        within = f", stopped within {self.within}" if self.within else ""
+        return f"begun {self.start.time.astimezone(zone):%Y-%m-%d %H:%M} by {self.start.actor}, done: {done}{within}"
 
 
 def cut_off(records: Sequence[Record]) -> Earlier | None:

@@ -1,5 +1,6 @@
 """What the records of a journal add up to. A pure function: no file, no clock; whoever shows it brings the time."""
 
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -66,13 +67,14 @@ class State:
         words = [f"{item.words} ({item.close})" for item in self.items.values()]
         words += [
             f"deadline {deadline.name} of {deadline.owner} is neither met nor dropped"
-            f" (hikeshi incident deadline {deadline.name} --met)"
+            f" (hikeshi incident deadline {shlex.quote(deadline.name)} --met)"
             for deadline in self.standing
         ]
         return words
 
 
-# Too many and too small to be read one by one; they stand in the journal, and in what is derived from them.
+# Too many and too small to be read one by one, as is what went well of runs and probes; they stand in the journal, and
+# in what is derived from them.
 _QUIET = ("journal.begun", "deadline.warned", "run.start", "recovery.start", "stage.start", "probe.start", "task")
 
 
@@ -109,7 +111,10 @@ def _add(state: State, record: Record) -> None:
         state.items[name] = Item(name, str(data.get("words")), str(data.get("close")), record)
     elif record.kind == "item.closed":
         state.items.pop(str(data.get("item")), None)
-    if record.kind not in _QUIET:
+    went_well = record.kind in ("run.end", "probe.end") and data.get("outcome") == "done"
+    if record.kind not in _QUIET and not went_well:
+        if data.get("why") and state.did and state.did[-1].data.get("why") == data["why"]:
+            state.did.pop()  # a run that failed, its stage and its recovery say the same: the last word is enough
         state.did.append(record)
 
 
