@@ -1,7 +1,6 @@
 """`hikeshi incident …` and what the other verbs leave in the journal: words → records → screen → exit status."""
 
 import json
-import multiprocessing
 import os
 import re
 import shutil
@@ -11,13 +10,12 @@ from typing import Any
 
 import pytest
 
-from hikeshi import recover, runner
+from hikeshi import runner
 from hikeshi.errors import ExitStatus
 from hikeshi.incident import permissions, stages, store
 from hikeshi.incident.journal import Journal
 from hikeshi.incident.record import Record
-from hikeshi.runner import Event, RunResult
-from hikeshi.site import Site, load
+from hikeshi.site import load
 from tests.unit.conftest import SITE, Project
 from tests.unit.shop import Shop
 from tests.unit.test_cli import Runs, hikeshi, stopped
@@ -327,99 +325,6 @@ def test_unused_permissions_stand_at_the_start_of_recover(
     project.site({**SITE, "views": views, "permissions": brief})
     assert opened("recover", "--yes") == 0
     assert opened.err.index("allowed, not used: reboot") < opened.err.index("looking as a customer")
-
-
-def test_recover_stops_for_a_permission_and_goes_on_after_it(
-    opened: Desk,
-    runs: Runs,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(permissions.STEPS, ("host_base", "unit_enable"), "reboot")
-    runs.evidence = [stopped("nginx.service")]
-    assert opened("recover", "--yes") == ExitStatus.REFUSED
-    assert "needs the customer's permission 'reboot', and nobody has allowed it" in opened.err
-    assert "hikeshi incident permit reboot" in opened.err
-    assert "recover-site.yml" not in runs.playbooks
-    assert opened("incident", "status") == 0
-    assert "stopped: to take the step" in opened.out
-    assert opened("incident", "permit", "reboot", "--by", "Ms Ito", "--words", "go on") == 0
-    runs.evidence = [stopped("nginx.service"), HEALTHY]
-    assert opened("recover", "--yes") == 0
-    assert "going on after a recovery that did not come to its end" in opened.err
-    assert "permission.used" in kinds()
-
-
-# --- killed at every stage's boundary ---------------------------------------------------------------------------------
-
-
-class Host:
-    """A host in files, so that it outlives a killed recovery: broken until the plan's steps were taken."""
-
-    def __init__(self, folder: Path) -> None:
-        self.log, self.mended = folder / "playbooks", folder / "mended"
-
-    def __call__(self, site: Site, playbook: str, *, extra: Any = None, listen: Any = None, **_: Any) -> RunResult:
-        with self.log.open("a") as handle:
-            handle.write(f"{playbook}\n")
-        if playbook == "recover-site.yml":
-            self.mended.touch()
-            for kind in ("disk", "live"):
-                for step in (extra or {})[f"recover_site_{kind}_steps"].get("web1", []):
-                    listen(Event("web1", step["role"], step["step"], "changed", marker=str(step["number"])))
-        seen = {"web1": HEALTHY if self.mended.exists() else stopped("nginx.service")}
-        return RunResult(playbook, 0, 0.1, {}, [], seen if playbook == "collect-evidence.yml" else {}, "")
-
-
-def die_at(site: Site, boundary: int) -> None:
-    """Recover, and die as by kill -9 after the given number of stage records."""
-    append, seen = Journal.append, [0]
-
-    def counted(self: Journal, kind: str, *words: Any, **more: Any) -> Record:
-        record = append(self, kind, *words, **more)
-        seen[0] += kind.startswith(("stage.", "recovery."))
-        if seen[0] > boundary:
-            os._exit(9)
-        return record
-
-    Journal.append = counted  # type: ignore[method-assign]
-    recover.recover(site, approve=lambda plan: True)
-    os._exit(0)
-
-
-def test_killed_at_every_stage_boundary_and_resumed(
-    opened: Desk, monkeypatch: pytest.MonkeyPatch, project: Project, shop: Shop, tmp_path: Path
-) -> None:
-    project.site({**SITE, "views": dict.fromkeys(("customer", "direct"), {"url": shop.url})})
-    site = load()
-    context = multiprocessing.get_context("fork")
-    boundary, status = 0, 9
-    while status == 9:
-        folder = tmp_path / f"host{boundary}"
-        folder.mkdir()
-        host = Host(folder)
-        monkeypatch.setattr(runner, "run", host)
-        child = context.Process(target=die_at, args=(site, boundary))
-        child.start()
-        child.join()
-        status = child.exitcode or 0
-        mended, earlier = host.mended.exists(), stages.cut_off(records())
-        assert opened("recover", "--yes", "--json") == 0, f"boundary {boundary}: {opened.err}"
-        assert json.loads(opened.out)["healthy"]
-        assert host.log.read_text().count("recover-site.yml") == 1, f"boundary {boundary}"
-        assert "build-site.yml" not in host.log.read_text()
-        latest = [record for record in records() if record.kind == "recovery.start"][-1].seq
-        skipped = [record for record in records() if record.kind == "stage.skipped" and record.seq > latest]
-        assert bool(earlier) == ("going on after a recovery that did not come to its end" in opened.err)
-        assert bool(skipped) == (earlier is not None and earlier.ended("mend") is not None)
-        if skipped:
-            assert mended
-            assert skipped[0].data["stage"] == "mend"
-        assert [item["kind"] for item in opened.data("incident", "status")["running"]] == []
-        boundary += 1
-    assert boundary > 10
-    assert "stage.skipped" in kinds()
-    assert store.open_folder(site)
-    assert opened("incident", "verify") == 0
 
 
 def test_what_was_cut_off_is_known() -> None:

@@ -5,7 +5,10 @@ import multiprocessing
 import os
 import random
 import resource
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -284,6 +287,46 @@ def test_full_disk_stops_an_action_before_it_begins(journal: Journal, limit: int
     assert journal.path.read_bytes()[-1:] in (b"\n", b"")
     journal.append("note", {"words": "room again"})
     assert audit.verify(journal.folder).whole
+
+
+SMALL_DISK = """
+import subprocess, sys
+from pathlib import Path
+from hikeshi.errors import HikeshiError
+from hikeshi.incident import audit
+from hikeshi.incident.journal import Journal
+disk = Path(sys.argv[1])
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", disk], check=True)
+print("mounted")
+journal, begun = Journal(disk / "tv"), 0
+filler = disk / "filler"
+filler.write_bytes(bytes(20_000))
+try:
+    while True:
+        with journal.action("stage", {"number": begun, "long": "x" * 3000}):
+            begun += 1
+except HikeshiError as problem:
+    print(problem.message, problem.fix)
+numbers = [record.data["number"] for record in journal.records() if record.kind == "stage.start"]
+assert numbers == list(range(begun)), (numbers, begun)
+filler.unlink()
+journal.append("note", {"words": "room again"})
+assert audit.verify(journal.folder).whole, audit.verify(journal.folder)
+"""
+
+
+def test_a_really_full_disk_stops_an_action_before_it_begins(tmp_path: Path) -> None:
+    """On a small file system of its own; where none can be mounted, the limit above stands for it."""
+    if shutil.which("unshare") is None:
+        pytest.skip("no unshare")
+    namespace = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
+    done = subprocess.run(
+        [*namespace, sys.executable, "-c", SMALL_DISK, tmp_path], capture_output=True, text=True, check=False
+    )
+    if not done.stdout.startswith("mounted"):
+        pytest.skip(f"nothing can be mounted here: {done.stderr.strip().splitlines()[-1]}")
+    assert done.returncode == 0, done.stderr
+    assert "cannot be written: No space left on device. What would leave no trace is not begun. df -h" in done.stdout
 
 
 def test_disk_that_cannot_keep_its_word_stops_it_too(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
