@@ -1,7 +1,7 @@
 """The command, bent for a test by the words before its own.
 
---die-after=N     it dies as by kill -9 when N records of stages are on disk
---needs=NAME      starting a unit needs a permission, as no repair step of today does
+--die-at=KIND/STAGE   it dies as by kill -9 when such a record of its own is on disk
+--needs=NAME          starting a unit needs a permission, as no repair step of today does
 """
 
 import os
@@ -14,26 +14,32 @@ from hikeshi.incident import permissions
 from hikeshi.incident.journal import Journal
 from hikeshi.incident.record import Record
 
+# Where a recovery that mends something can be cut off. What comes after `mend` finds nothing left to mend.
+BOUNDARIES = [
+    "recovery.start/", "stage.start/probe", "stage.end/probe", "stage.start/look", "stage.end/look",
+    "stage.start/mend", "stage.end/mend", "stage.skipped/mend", "stage.start/prove", "stage.end/prove", "recovery.end/",
+]  # fmt: skip
 
-def die_after(count: int) -> None:
-    """Let this process die when it has written so many records of stages and recoveries."""
-    append, left = Journal.append, [count]
 
-    def counted(self: Journal, kind: str, *words: Any, **more: Any) -> Record:
+def die_at(boundary: str) -> None:
+    """Let this process die once it has written this record of a recovery of its own."""
+    append, began = Journal.append, [False]
+
+    def watched(self: Journal, kind: str, *words: Any, **more: Any) -> Record:
         record = append(self, kind, *words, **more)
-        left[0] -= kind.startswith(("stage.", "recovery."))
-        if left[0] == 0:
+        began[0] |= kind == "recovery.start"  # what comes before says that another's was cut off
+        if began[0] and f"{kind}/{record.data.get('stage', '')}" == boundary:
             os.kill(os.getpid(), signal.SIGKILL)
         return record
 
-    Journal.append = counted  # type: ignore[method-assign]
+    Journal.append = watched  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":
     while sys.argv[1].startswith("--"):
         option, _, value = sys.argv.pop(1).partition("=")
-        if option == "--die-after":
-            die_after(int(value))
+        if option == "--die-at":
+            die_at(value)
         else:
             permissions.STEPS["host_base", "unit_start"] = next(name for name in permissions.NAMES if name == value)
     cli.main()
