@@ -111,6 +111,7 @@ def test_notes_and_people(opened: Desk) -> None:
     assert opened("incident", "note", "--as", "lead", "Chie") == 0
     assert opened("incident", "note", "the disk is full", "--host", "web1") == 0
     assert records()[-1].host == "web1"
+    assert opened("incident", "note", " ") == ExitStatus.USAGE
     assert opened("incident", "note", "--as", "boss", "Dai") == ExitStatus.USAGE
     assert "allowed: lead, hands, timekeeper, scribe" in opened.err
     assert opened("incident", "status") == 0
@@ -238,6 +239,13 @@ def test_permissions_on_the_screen(opened: Desk, project: Project) -> None:
     assert data["permissions"]["reboot"]["used"] == 1
     assert opened("incident", "status") == 0
     assert "allowed, used 1 times: reboot" in opened.out
+    ends = datetime.now(UTC) + timedelta(minutes=90)
+    more = ("--limit", "1234567", "--until", ends.isoformat(timespec="seconds"), "--by", "Ms Ito", "--words", "yes")
+    assert opened("incident", "permit", "spend", *more) == 0
+    permissions.require(load(), "spend", "rent a server", amount=50_000)
+    assert opened("incident", "status") == 0
+    used = "allowed, used 1 times (50,000): spend · Ms Ito · up to 1,234,567, until"
+    assert f"{used} {ends:%Y-%m-%d %H:%M} UTC" in opened.out
 
 
 def test_hostile_words_are_shown_as_they_are(opened: Desk) -> None:

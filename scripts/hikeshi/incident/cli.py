@@ -61,7 +61,7 @@ def open_incident(
     """Open an incident: from now on everything done to the site is written into its journal."""
     chosen = load(site)
     now = datetime.now(UTC).astimezone(chosen.zone)
-    folder = store.begin(chosen, name, _words(by, "--by") or actor(), _words(words, "--words", 10_000), now)
+    folder = store.begin(chosen, name, _words(by, "--by", 100) or actor(), _words(words, "--words", 10_000), now)
     journal = store.opened(chosen)
     permissions.take_over_standing(chosen, journal)
     if as_json:
@@ -87,14 +87,17 @@ def note(
     chosen = load(site)
     show.heading(chosen)
     journal = store.journal(chosen)
+    text = well_formed(words).strip()
+    if not text:
+        raise UsageError("there is nothing to note.", 'hikeshi incident note "the disk is full"')
     if role is None:
-        text = well_formed(words)
-        record = journal.append("note", {"words": text, "by": _words(by, "--by") or actor()}, host=well_formed(host))
+        data = {"words": text, "by": _words(by, "--by", 100) or actor()}
+        record = journal.append("note", data, host=_words(host, "--host", 255))
         _done(record, "noted", as_json=as_json)
         return
     if role not in states.PEOPLE:
         raise UsageError(f"--as is '{role}'; allowed: {', '.join(states.PEOPLE)}.")
-    person = _words(words, "the name", 100)
+    person = _words(text, "the name", 100)
     record = journal.append("person", {"role": role, "name": person})
     _done(record, f"{person} is {role}", as_json=as_json)
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Any, get_args
 
 from hikeshi.errors import RefusedError
@@ -73,22 +73,37 @@ class Decision:
     used: int = 0
     spent: float = 0.0
 
-    def why_not(self, now: datetime, amount: float = 0) -> str:
+    def why_not(self, now: datetime, amount: float = 0, zone: tzinfo = UTC) -> str:
         """Return why this does not allow an action now that takes an amount, or anything; empty when it does."""
         if self.withdrawn:
             return f"{self.by} withdrew it: “{self.words}”"
         if not self.granted:
             return f"{self.by} refused it: “{self.words}”"
         if self.until and now >= self.until:
-            return f"it was granted until {clock.write(self.until)} only"
+            return f"it was granted until {self.until.astimezone(zone):%Y-%m-%d %H:%M %Z} only"
         if REGISTRY[self.name].by_amount:
             if self.limit is None:
                 return "no amount was named"
             if self.spent + amount > self.limit:
-                return f"it is limited to {self.limit:g}, of which {self.spent:g} are spent; this takes {amount:g}"
+                spent = f"{number(self.limit)}, of which {number(self.spent)} are spent"
+                return f"it is limited to {spent}; this takes {number(amount)}"
         elif self.limit is not None and self.used >= self.limit:
-            return f"it was granted for {self.limit:g} times, and used {self.used} times"
+            return f"it was granted for {number(self.limit)} times, and used {self.used} times"
         return ""
+
+    def bounds(self, zone: tzinfo) -> str:
+        """Return what it is bounded to, in words; empty when nothing bounds it."""
+        words = []
+        if self.limit is not None:
+            words.append(f"up to {number(self.limit)}" + ("" if REGISTRY[self.name].by_amount else " times"))
+        if self.until:
+            words.append(f"until {self.until.astimezone(zone):%Y-%m-%d %H:%M %Z}")
+        return ", ".join(words)
+
+
+def number(value: float) -> str:
+    """Return an amount or a count as people write it."""
+    return f"{value:,.2f}".rstrip("0").rstrip(".")
 
 
 def ledger(records: Iterable[Record]) -> dict[PermissionName, Decision]:
@@ -179,7 +194,7 @@ def require(site: Site, name: PermissionName, action: str, *, amount: float = 0)
     take_over_standing(site, journal)
     with journal.locked() as ours:  # or two would spend the same amount
         decision = ledger(ours.records()).get(name)
-        why = decision.why_not(datetime.now(UTC), amount) if decision else "nobody has allowed it"
+        why = decision.why_not(datetime.now(UTC), amount, site.zone) if decision else "nobody has allowed it"
         if decision and not why:
             ours.append("permission.used", {"name": name, "grant": decision.seq, "action": action, "amount": amount})
             return decision

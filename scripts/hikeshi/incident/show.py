@@ -13,7 +13,7 @@ from hikeshi.incident import journal as journals
 from hikeshi.incident import state as states
 from hikeshi.incident.clock import Deadline
 from hikeshi.incident.journal import Journal
-from hikeshi.incident.permissions import REGISTRY
+from hikeshi.incident.permissions import REGISTRY, Decision
 from hikeshi.incident.record import Record
 from hikeshi.incident.state import Look, State
 from hikeshi.probes import ProbeResult
@@ -91,21 +91,21 @@ def remind(site: Site) -> None:
     journal = store.journal(site)
     permissions.take_over_standing(site, journal)
     now = datetime.now(UTC)
-    for line in _unused(states.derive(journal.records()), now):
+    for line in _unused(site, states.derive(journal.records()), now):
         screen.say(line)
 
 
-def _unused(state: State, now: datetime) -> list[str]:
+def _unused(site: Site, state: State, now: datetime) -> list[str]:
     return [
         f"[bold]allowed, not used:[/bold] {item.name} ({REGISTRY[item.name].allows})"
-        f" · {_safe(item.by, 100)}: “{_safe(item.words, 200)}”" + _limits(item)
+        f" · {_safe(item.by, 100)}: “{_safe(item.words, 200)}”" + _bounds(site, item)
         for item in permissions.unused(state.permissions, now)
     ]
 
 
-def _limits(item: permissions.Decision) -> str:
-    words = f" · up to {item.limit:g}" if item.limit is not None else ""
-    return words + (f" · until {clock.write(item.until)}" if item.until else "")
+def _bounds(site: Site, item: Decision) -> str:
+    bounds = item.bounds(site.zone)
+    return f" · {bounds}" if bounds else ""
 
 
 def note_probes(site: Site, view: str, results: list[ProbeResult]) -> None:
@@ -135,14 +135,15 @@ def _header(site: Site, state: State, now: datetime) -> list[str]:
 
 
 def _permissions(site: Site, state: State, now: datetime) -> list[str]:
-    lines = [f"  {line}" for line in _unused(state, now)]
+    lines = [f"  {line}" for line in _unused(site, state, now)]
     for name, item in state.permissions.items():
-        why = item.why_not(now)
+        why = item.why_not(now, zone=site.zone)
         if why:
             lines.append(f"  [red]not allowed:[/red] {name} · {_safe(why, 300)}")
         elif item.used:
-            spent = f", {item.spent:g} of {item.limit:g}" if item.limit is not None else ""
-            lines.append(f"  allowed, used {item.used} times{spent}: {name} · {_safe(item.by, 100)}")
+            spent = f" ({permissions.number(item.spent)})" if item.spent else ""
+            used = f"used {item.used} times{spent}"
+            lines.append(f"  allowed, {used}: {name} · {_safe(item.by, 100)}{_bounds(site, item)}")
     return ["[bold]permissions[/bold]", *lines] if lines else []
 
 
@@ -223,7 +224,7 @@ def status_data(site: Site, journal: Journal, state: State) -> dict[str, Any]:
         "permissions": {
             name: {
                 "allowed": not item.why_not(now),
-                "why_not": item.why_not(now),
+                "why_not": item.why_not(now, zone=site.zone),
                 "by": item.by,
                 "words": item.words,
                 "limit": item.limit,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hikeshi.errors import MisconfiguredError, RefusedError, UsageError
 from hikeshi.files import make_private_folder
-from hikeshi.incident.journal import NAME, Journal
+from hikeshi.incident.journal import NAME, Journal, explained
 from hikeshi.incident.record import Record
 from hikeshi.site import Site, shown, site_secrets
 from hikeshi.text import Redactor
@@ -83,7 +83,8 @@ def begin(site: Site, name: str, by: str, words: str, now: datetime) -> Path:
         inner.append(
             "incident.opened", {"site": site.name, "title": site.data.title, "name": name, "by": by, "words": words}
         )
-        _point(site, made)
+        with explained(f"the pointer to the open incident, {site.records / _LINK},", site.records):
+            _point(site, made)
         ours.append("incident.opened", {"folder": made.name, "name": name, "by": by})
     return made
 
@@ -92,7 +93,8 @@ def end(site: Site, data: dict[str, object]) -> None:
     """Close the open incident; `data` is written into its last record."""
     inner = opened(site)
     inner.append("incident.closed", data)
-    (site.records / _LINK).unlink(missing_ok=True)
+    with explained(f"the pointer to the open incident, {site.records / _LINK},", site.records):
+        (site.records / _LINK).unlink(missing_ok=True)
     standing(site).append("incident.closed", {"folder": inner.folder.name, **data})
 
 
