@@ -18,7 +18,7 @@ its start, its outcome (done, failed, interrupted), its seconds, and why it fail
     deadline.ended        name, how (met, dropped), by, why
     deadline.warned       name, at, minutes: the warning that was shown (30, 10, 0)
     late.drafted          name, until, why, words: what to send to the customer
-    permission.granted    name, by, words, limit, until, standing: from the site's data
+    permission.granted    name, by, words, limit, until, standing: from the site's data, then also when
     permission.refused    name, by, words
     permission.withdrawn  name, by, words
     permission.used       name, grant: seq of what granted it, action, amount
@@ -29,7 +29,7 @@ its start, its outcome (done, failed, interrupted), its seconds, and why it fail
     item.opened           item, words, close: the command that closes it (a closed gate, held jobs, a copy)
     item.closed           item, words
     lock.taken            owner: who died holding it
-    evidence.saved        units, why, evidence, unseen
+    evidence.saved        units, why, evidence: blob of what save_evidence returned, unseen
     recovery.start/.end   check, plan; healthy, changed
     stage.start/.end      recovery: seq of its start, stage, round
     stage.skipped         recovery, stage, why
