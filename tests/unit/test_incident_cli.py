@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hikeshi import runner
-from hikeshi.errors import ExitStatus
+from hikeshi.errors import ExitStatus, RefusedError
 from hikeshi.incident import permissions, stages, store
 from hikeshi.incident.journal import Journal
 from hikeshi.incident.record import Record
@@ -307,7 +307,8 @@ def test_verify_and_anchor(opened: Desk, tmp_path: Path) -> None:
 def test_probe_and_recover_leave_their_traces(opened: Desk, runs: Runs, project: Project) -> None:
     assert opened("probe") == 0
     assert kinds()[-3:] == ["probe.start", "probes", "probe.end"]  # it may leave an order behind
-    runs.evidence = [stopped("nginx.service"), HEALTHY]
+    added = [{"kind": "user", "name": "kenji", "more": "uid 1001, /bin/bash"}]
+    runs.evidence = [{**evidence, "additions": added} for evidence in (stopped("nginx.service"), HEALTHY)]
     assert opened("recover", "--yes") == 0
     told = [record for record in records() if record.kind in ("stage.end", "recovery.end", "findings")]
     assert [record.data.get("stage", record.kind) for record in told] == [
@@ -315,6 +316,7 @@ def test_probe_and_recover_leave_their_traces(opened: Desk, runs: Runs, project:
     ]  # fmt: skip
     assert told[-1].data["healthy"] is True
     assert told[1].data["found"][0]["cause"]
+    assert [[item["subject"] for item in record.data["kept"]] for record in (told[1], told[4])] == [["user:kenji"]] * 2
     data = opened.data("incident", "status")
     assert [item["passed"] for item in data["probes"]["customer"]] == [True]
     assert (data["findings"], data["running"], data["left_open"]) == ([], [], [])
@@ -352,3 +354,34 @@ def test_what_was_cut_off_is_known() -> None:
     assert earlier.within == "mend"
     assert stages.cut_off([*begun, record(5, "recovery.end", start=1, outcome="done")]) is None
     assert stages.cut_off([]) is None
+
+
+def test_a_look_with_one_probe_leaves_what_the_others_saw(opened: Desk) -> None:
+    journal = store.journal(load())
+    red, green = ({"id": name, "title": name, "seen": "x", "passed": name == "cart"} for name in ("top", "cart"))
+    journal.append("probes", {"view": "customer", "results": [red, {**green, "passed": False}]})
+    journal.append("probes", {"view": "customer", "results": [green]})
+    seen = opened.data("incident", "status")["probes"]["customer"]
+    assert [(item["id"], item["passed"]) for item in seen] == [("top", False), ("cart", True)]
+    assert opened("incident", "status") == 0
+    assert "customer) top: x" in opened.out
+    assert "all" not in opened.out.partition("symptoms")[2].partition("done last")[0]
+
+
+def test_more_findings_than_a_record_holds_are_never_said_to_be_none(opened: Desk) -> None:
+    store.journal(load()).append("findings", {"found": [{"cause": "c" * 1500}] * 500, "unseen": []})
+    assert opened("incident", "status") == 0
+    assert 'found [{"cause": "ccc' in opened.out
+    assert "looked: [{" in opened.out
+
+
+def test_what_failed_is_said_once(opened: Desk) -> None:
+    journal = store.journal(load())
+    with (
+        pytest.raises(RefusedError),
+        journal.action("recovery", {"check": False, "plan": False}),
+        journal.action("stage", {"stage": "look"}),
+    ):
+        raise RefusedError("web1 does not answer")
+    assert opened("incident", "status") == 0
+    assert opened.out.count("web1 does not answer") == 1

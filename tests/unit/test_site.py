@@ -162,3 +162,9 @@ def test_views_are_customers_or_direct(project: Project) -> None:
         sites.load()
     project.site({**SITE, "views": {**views, "customer-ipv6": {"url": "http://[::1]:1"}}})
     assert sites.load().views("customer") == ["customer", "customer-ipv6"]
+
+
+def test_every_value_within_a_secret_is_one(project: Project) -> None:
+    (project.folder / "group_vars" / "all").mkdir(parents=True)
+    project.write("group_vars/all/secrets.yml", "secret_keys: {pay: k-one, mail: [k-two, 3]}\nsecret_none:\nplain: x\n")
+    assert sorted(sites.site_secrets(sites.load())) == ["3", "k-one", "k-two"]

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from hikeshi import lock, probes, surge
 from hikeshi.errors import ExitStatus, HikeshiError, MisconfiguredError, RefusedError, UsageError
+from hikeshi.incident import store
 from hikeshi.site import MOST_SURGE, Expect, Site, load
 from hikeshi.surge import Answer, Page, Step, Surge
 from tests.unit.conftest import SITE, Project
@@ -460,7 +461,7 @@ def test_site_that_is_being_changed_is_not_disturbed(project: Project, server: S
 def test_command_that_carries_is_0_and_json_is_whole(
     short: None, project: Project, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    site_of(project, server.url)
+    site = site_of(project, server.url)
     assert hikeshi(monkeypatch, "probe", "--surge", "20", "--json") == ExitStatus.DONE
     told = capsys.readouterr()
     data = json.loads(told.out)
@@ -476,6 +477,9 @@ def test_command_that_carries_is_0_and_json_is_whole(
     assert (last["asked"], last["requests"], last["right"], last["cut_off"]) == (20, 20, 20, 0)
     assert 0 < last["p50_s"] <= last["p95_s"]
     assert "asking for 20 requests/s" in told.err
+    begun, ended = store.journal(site).records()[-2:]
+    assert (begun.kind, begun.data) == ("probe.start", {"views": ["customer"], "surge": 20})
+    assert (ended.kind, ended.data["carried"]) == ("probe.end", True)
 
 
 def test_command_that_bends_is_1_and_says_where(
