@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from testinfra.host import Host
 
-from tests.infra.asking import must, wait_until
+from tests.infra.asking import Apply, must, wait_until
 
 PROJECT = Path(__file__).resolve().parents[2]
 INSTANCE = Path(os.environ.get("MOLECULE_EPHEMERAL_DIRECTORY", "")).name
@@ -46,12 +46,18 @@ def ansible(program: str, *words: str, **environment: str) -> str:
 
 def look(*subjects: dict[str, Any], user: str = "root") -> dict[str, Any]:
     """Return the evidence as the role hands it over; without subjects, those of the scenario are asked about."""
+    more: dict[str, Any] = {"ansible_user": user}
+    if subjects:
+        more["evidence_subjects"] = [{"role": "web_server", **subject} for subject in subjects]
+    return handed_over("converge.yml", **more)
+
+
+def handed_over(playbook: str, **variables: Any) -> dict[str, Any]:
+    """Return what the role returned, whichever of its entry points a playbook of the scenario calls."""
     with tempfile.TemporaryDirectory() as folder:
         to = Path(folder, "evidence.json")
-        more: dict[str, Any] = {"evidence_to": str(to), "ansible_user": user}
-        if subjects:
-            more["evidence_subjects"] = [{"role": "web_server", **subject} for subject in subjects]
-        ansible("ansible-playbook", f"--extra-vars={json.dumps(more)}", "molecule/evidence/converge.yml")
+        more = f"--extra-vars={json.dumps({'evidence_to': str(to), **variables})}"
+        ansible("ansible-playbook", more, f"molecule/evidence/{playbook}")
         result = json.loads(to.read_text())
     assert result["changed"] is False
     evidence: dict[str, Any] = result["hikeshi"]
@@ -380,3 +386,54 @@ def test_what_fills_a_disk_is_named(host: Host) -> None:
     (told,) = [item for item in seen["deleted"] if item["mount"] == "/srv/small"]
     assert (told["unit"], told["path"], told["bytes"]) == ("holder.service", "/srv/small/gone", 3 << 20)
     assert seen["unseen"] == []
+
+
+AT_JOB = "#!/bin/sh\nTOKEN=only-the-host-knows; export TOKEN\ncd / || exit 1\n/sbin/reboot\n"
+CRON_LINE = f"30 15 * * * root /sbin/reboot {TEMPLATE}\n"
+SPOOL, CRONTAB = "/srv/atjobs", "/srv/crontab"
+
+
+@pytest.fixture
+def planned(host: Host) -> Iterator[None]:
+    """Put there what stopping would take away: a unit that failed with its words, a job of at, a line of cron."""
+    must(
+        host,
+        f"mkdir -p {SPOOL}; printf %s {shlex.quote(AT_JOB)} > {SPOOL}/a0000101a2b3c4;"
+        f" printf %s {shlex.quote(CRON_LINE)} > {CRONTAB}; ln -s /etc/shadow {SPOOL}/link;"
+        f" printf '%s\\n' '#!/bin/sh' 'cat {CRONTAB}' 'exit 3' > /srv/tell; chmod 0755 /srv/tell;"
+        " printf '[Service]\\nType=oneshot\\nExecStart=/srv/tell\\n' > /run/systemd/system/teller.service;"
+        " systemctl daemon-reload; systemctl start teller || true; journalctl --sync",
+    )
+    yield
+    must(
+        host,
+        f"rm -r {SPOOL} {CRONTAB} /srv/tell /run/systemd/system/teller.service; systemctl daemon-reload;"
+        " systemctl reset-failed",
+    )
+
+
+@pytest.mark.usefixtures("planned")
+def test_what_stopping_takes_away_is_read_and_nothing_changes(host: Host) -> None:
+    main_pid = must(host, "systemctl show --property=MainPID --value nginx.service").strip()
+    before = must(host, STATE)
+    units, spools = ["nginx.service", "teller.service"], [SPOOL, CRONTAB, "/srv/none"]
+    saved = handed_over("save.yml", evidence_units=units, evidence_spools=spools)
+    after = must(host, STATE)
+    nginx, teller = saved["units"]["nginx.service"], saved["units"]["teller.service"]
+    assert [nginx["state"][key] for key in ("ActiveState", "SubState", "MainPID")] == ["active", "running", main_pid]
+    assert "Started nginx.service" in nginx["log"]
+    assert [teller["state"][key] for key in ("ActiveState", "Result", "ExecMainStatus")] == ["failed", "exit-code", "3"]
+    assert any(line.endswith(f": {CRON_LINE.strip()}") for line in teller["log"].splitlines()), teller["log"]
+    hidden = AT_JOB.replace("only-the-host-knows", "[hidden]")
+    assert saved["spools"] == {f"{SPOOL}/a0000101a2b3c4": hidden, CRONTAB: CRON_LINE}
+    assert [item["source"] for item in saved["unseen"]] == [f"{SPOOL}/link"], "no link is followed"
+    assert sorted(set(before.splitlines()) ^ set(after.splitlines())) == []
+    assert "save_evidence" not in must(host, "journalctl --quiet --no-pager"), "reading leaves no line of its own"
+
+
+@pytest.mark.at_rest
+def test_saving_needs_to_be_told_what(apply: Apply) -> None:
+    refused = apply("evidence", "save", evidence_units=["nginx.service"])
+    assert refused.status != 0
+    assert "missing required arguments: evidence_spools" in refused.output
+    assert apply("evidence", "save", evidence_units=["nginx.service"], evidence_spools=[]).changed == 0
