@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -526,6 +528,7 @@ def test_interrupted_ramp_says_what_it_measured(
         return 200
 
     server.behave = behave
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background begins with it ignored
     assert hikeshi(monkeypatch, "probe", "--surge", "20", *how) == ExitStatus.INTERRUPTED
     told = capsys.readouterr()
     if how:
@@ -540,7 +543,4 @@ def test_interrupted_ramp_says_what_it_measured(
 
 def signal_us() -> None:
     """Do what Ctrl-C does."""
-    import os
-    import signal
-
     os.kill(os.getpid(), signal.SIGINT)
