@@ -148,10 +148,19 @@ def test_masked_unit_is_mended(host: Host, apply: Apply) -> None:
 
 
 @pytest.mark.at_rest
+def test_login_whose_variables_are_not_given_is_refused(apply: Apply) -> None:
+    applied = apply("checkout_service", "main", checkout_service_environment={"SHOP_SECRET_KEY": "canary-of-this-test"})
+    assert applied.status != 0
+    assert "Wrong: user, password, name, socket" in " ".join(applied.output.split())
+    assert "canary-of-this-test" not in applied.output
+
+
+@pytest.mark.at_rest
 def test_missing_secret_is_named_and_not_shown(host: Host, apply: Apply) -> None:
     """A shop that cannot start is noticed by the run, not by the customers; converging again brings it back."""
     must(host, "systemctl start checkout")
-    applied = apply("checkout_service", "main", checkout_service_environment={"SHOP_SECRET_KEY": "canary-of-this-test"})
+    few = {"SHOP_SECRET_KEY": "canary-of-this-test"}
+    applied = apply("checkout_service", "main", checkout_service_environment=few, checkout_service_database={})
     assert applied.status != 0
     assert "SHOP_" in applied.output
     assert "canary-of-this-test" not in applied.output
