@@ -348,7 +348,7 @@ def test_looking_finds_nothing_on_a_healthy_host_and_changes_nothing(host: Host,
     before = must(host, state)
     seen = look(subject)
     assert must(host, state) == before
-    assert seen["configs"] == {"sshd": {"ok": True, "message": "", "file": ""}}
+    assert seen["configs"] == {"sshd": {"ok": True, "message": "", "file": "", "unresolved": None}}
     assert findings.judge({"instance": seen}) == []
     assert seen["unseen"] == []
 

@@ -235,7 +235,7 @@ class Collector:
 
     def unresolved(self, message):
         """Return the host that nginx did not find and what the resolver says of it; None when it is not about one."""
-        said = re.search(r'\[emerg\] host not found in (?:[A-Za-z]+ )*(?:"([^"/:?\s]+)[^"]*")?', message)
+        said = re.search(r'\[emerg\] [\d#: ]*host not found in (?:[A-Za-z]+ )*(?:"([^"/:?\s]+)[^"]*")?', message)
         if said is None:
             return None
         told = self.command("python3", "-c", RESOLVE, said[1], source=f"name {said[1]}") if said[1] else None

@@ -12,6 +12,7 @@ Where `keep` is on the same disk, copies are compressed, and their names end in 
 `keep`, that of a rotated one beside it, and one that is compressed already stays as it is.
 """
 
+import errno
 import gzip
 import hashlib
 import os
@@ -164,6 +165,14 @@ def copy(source, target, packed):
         with open(partial, "xb+") as handle:
             size = pour(source, handle, packed, 0, RESERVE)
         os.replace(partial, target)
+    except OSError as error:
+        # Even to give up takes room: what compressed it writes its last bytes.
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        log = f"a log of {os.fstat(source.fileno()).st_size >> 10} KiB"
+        raise NoRoom(
+            f"{partial}: nothing is free, too little to {'compress' if packed else 'keep'} {log}; it stays where it is"
+        ) from error
     finally:
         with suppress(FileNotFoundError):
             os.unlink(partial)
