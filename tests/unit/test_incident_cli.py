@@ -385,3 +385,19 @@ def test_what_failed_is_said_once(opened: Desk) -> None:
         raise RefusedError("web1 does not answer")
     assert opened("incident", "status") == 0
     assert opened.out.count("web1 does not answer") == 1
+
+
+def test_a_damaged_journal_is_said_loudly(opened: Desk, runs: Runs) -> None:
+    opened("incident", "deadline", "report", later(90))
+    path = store.journal(load()).path
+    path.write_bytes(path.read_bytes().replace(b'"name":"report"', b'"name":"repurt"'))
+    warning = "the journal is damaged at record 3: hikeshi incident verify"
+    assert opened("incident", "note", "x") == 0
+    assert warning in opened.err
+    assert opened("incident", "status") == 0
+    assert warning in opened.out
+    assert opened.data("incident", "status")["damaged_at"] == 3
+    opened("recover", "--plan")
+    assert warning in opened.err
+    assert opened("incident", "verify") == ExitStatus.FAILED
+    assert "record 3 was changed" in opened.out

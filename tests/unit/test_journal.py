@@ -507,6 +507,7 @@ def test_damaged_journal_goes_on_and_says_where(journal: Journal) -> None:
     assert parse(lines(journal)[-1]).seq == 6
     assert audit.verify(journal.folder).bad == 5
     assert derive(journal.records()).records == 5
+    assert derive(journal.records()).bad == 5
 
 
 @pytest.mark.parametrize(

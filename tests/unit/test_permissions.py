@@ -188,3 +188,45 @@ def test_without_an_incident_the_standing_journal_remembers(project: Project) ->
     with pytest.raises(RefusedError) as caught:
         require(site, "copy", "copy web1")
     assert caught.value.fix.startswith("hikeshi incident open NAME --site shop; then")
+
+
+def damage(site: Site, kind: str) -> None:
+    """Change one byte of the last record of a kind."""
+    path = store.journal(site).path
+    lines = path.read_bytes().split(b"\n")
+    at = max(number for number, line in enumerate(lines) if f'"kind":"{kind}"'.encode() in line)
+    lines[at] = lines[at].replace(b"Ms Ito", b"Ms Eto")
+    path.write_bytes(b"\n".join(lines))
+
+
+@pytest.mark.parametrize("more", [0, 2])
+def test_a_lost_refusal_does_not_give_the_permission_back(site: Site, more: int) -> None:
+    grant(site, "copy")
+    grant(site, "copy", "refused", words="no")
+    for _ in range(more):
+        store.journal(site).append("note", {"words": "x"})
+    damage(site, "permission.refused")
+    with pytest.raises(RefusedError, match="the journal is damaged at record 4"):
+        require(site, "copy", "copy web1")
+    assert not permissions.unused(ledger(store.journal(site).records()), datetime.now(UTC))
+    grant(site, "copy")  # the customer was asked again
+    require(site, "copy", "copy web1")
+
+
+def test_a_refusal_that_is_gone_does_not_either(site: Site) -> None:
+    grant(site, "copy")
+    grant(site, "copy", "withdrawn")
+    store.journal(site).append("note", {"words": "x"})
+    path = store.journal(site).path
+    lines = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([*lines[:3], *lines[4:]]))
+    with pytest.raises(RefusedError, match="the journal is damaged at record 4"):
+        require(site, "copy", "copy web1")
+
+
+def test_no_file_grants_anything_over_a_lost_refusal(project: Project, site: Site) -> None:
+    grant(site, "reboot", "refused")
+    damage(site, "permission.refused")
+    project.site({**SITE, "permissions": {"reboot": BRIEF}})
+    with pytest.raises(RefusedError, match="nobody has allowed it"):
+        require(load(), "reboot", "restart web1")

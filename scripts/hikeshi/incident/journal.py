@@ -35,6 +35,17 @@ CHUNK = 16 << 10
 Outcome = Literal["done", "failed", "interrupted"]
 
 
+class Records(list[Record]):
+    """The records of a journal that can be read, and where it is damaged.
+
+    `bad` is the number of the first bad record, None in a whole chain; `sure` is the index of the first record after
+    the last damage: what stands before it may have been taken back by a record that is lost.
+    """
+
+    bad: int | None = None
+    sure: int = 0
+
+
 @dataclass
 class Action:
     """An action under way: what is put into `data` is written with its end."""
@@ -101,14 +112,14 @@ class Journal:
         finally:
             os.close(descriptor)
 
-    def records(self) -> list[Record]:
+    def records(self) -> Records:
         """Return every record that can be read, in order; `hikeshi incident verify` says what is wrong with others."""
         try:
             with self.path.open("rb") as handle:
                 fcntl.flock(handle, fcntl.LOCK_SH)
-                return list(_readable(handle.read()))
+                return _readable(handle.read())
         except FileNotFoundError:
-            return []
+            return Records()
         except OSError as error:
             raise HikeshiError(f"{self.path} cannot be read: {error.strerror}.", f"ls -l {self.path}") from error
 
@@ -179,9 +190,9 @@ class Locked:
             seq, prev = self._end()
             return self._write(seq, prev, kind, data or {}, host)
 
-    def records(self) -> list[Record]:
+    def records(self) -> Records:
         """Return every record that can be read."""
-        return list(_readable(os.pread(self._descriptor, os.fstat(self._descriptor).st_size, 0)))
+        return _readable(os.pread(self._descriptor, os.fstat(self._descriptor).st_size, 0))
 
     def _write(self, seq: int, prev: str, kind: str, data: dict[str, Any], host: str) -> Record:
         # The data first: what it needs to keep beside the journal must be there when the journal speaks of it.
@@ -317,12 +328,39 @@ def actor() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def _readable(content: bytes) -> Iterator[Record]:
-    for line in content.split(b"\n"):
-        try:
-            yield parse(line)
-        except BadRecord:
-            continue
+def _readable(content: bytes) -> Records:
+    """Return what can be read, and see in passing whether the chain holds. A line being written is no damage yet."""
+    *lines, rest = content.split(b"\n")
+    found = Records()
+    before, seq = FIRST_PREV, 0
+    for number, line in enumerate(lines, 1):
+        record = _parsed(line)
+        fits = record is not None and record.prev == before and record.seq == seq + 1
+        if record:
+            found.append(record)
+        if not fits:
+            found.bad = found.bad or _first_bad(lines, number, record)
+            found.sure = len(found)
+        before, seq = digest(line), record.seq if record else number  # as a writer goes on after a damaged line
+    if last := _parsed(rest):
+        found.append(last)
+    return found
+
+
+def _first_bad(lines: list[bytes], number: int, record: Record | None) -> int:
+    """Return which record is bad where the chain breaks: the same that verifying names."""
+    if record is None or record.seq != number or number == 1:
+        return number
+    after = _parsed(lines[number]) if number < len(lines) else None
+    follows = number >= len(lines) or (after is not None and after.prev == digest(lines[number - 1]))
+    return number - 1 if follows else number
+
+
+def _parsed(line: bytes) -> Record | None:
+    try:
+        return parse(line)
+    except BadRecord:
+        return None
 
 
 def _plain(value: Any, depth: int = 0) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from hikeshi.errors import RefusedError
 from hikeshi.incident import clock, store
-from hikeshi.incident.journal import Journal, Locked
+from hikeshi.incident.journal import Journal, Locked, Records
 from hikeshi.incident.record import Record
 from hikeshi.site import Permission, PermissionName, Site
 from hikeshi.triage.findings import Step
@@ -72,9 +72,12 @@ class Decision:
     withdrawn: bool = False
     used: int = 0
     spent: float = 0.0
+    doubt: int = 0  # the journal is damaged at this record, after or at the decision: the last word may be lost
 
     def why_not(self, now: datetime, amount: float = 0, zone: tzinfo = UTC) -> str:
         """Return why this does not allow an action now that takes an amount, or anything; empty when it does."""
+        if self.doubt:
+            return f"the journal is damaged at record {self.doubt}: it may have been taken back there"
         if self.withdrawn:
             return f"{self.by} withdrew it: “{self.words}”"
         if not self.granted:
@@ -107,9 +110,14 @@ def number(value: float) -> str:
 
 
 def ledger(records: Iterable[Record]) -> dict[PermissionName, Decision]:
-    """Return the last decision on each permission that records speak of. Pure."""
+    """Return the last decision on each permission that records speak of. Pure.
+
+    Of a damaged journal only decisions written after the last damage allow anything: an earlier one may have been taken
+    back, or used up, by a record that is lost.
+    """
     found: dict[PermissionName, Decision] = {}
-    for record in records:
+    bad, sure = (records.bad or 0, records.sure) if isinstance(records, Records) else (0, 0)
+    for index, record in enumerate(records):
         name = next((name for name in NAMES if name == record.data.get("name")), None)
         if name is None or not record.kind.startswith("permission."):
             continue
@@ -119,7 +127,7 @@ def ledger(records: Iterable[Record]) -> dict[PermissionName, Decision]:
                 spent = known.spent + float(record.data.get("amount") or 0)
                 found[name] = replace(known, used=known.used + 1, spent=spent)
             elif record.kind != "permission.missing":
-                found[name] = _decision(name, record)
+                found[name] = replace(_decision(name, record), doubt=bad if index < sure else 0)
         except (KeyError, TypeError, ValueError):
             continue  # written by somebody else than us; `verify` is for that
     return found
@@ -149,7 +157,10 @@ def unused(decisions: Mapping[PermissionName, Decision], now: datetime) -> list[
 def take_over_standing(site: Site, journal: Journal) -> None:
     """Write the site's standing permissions into a journal, where they are new or were changed since."""
     wanted = {name: journal.redacted(_standing_data(name, given)) for name, given in site.data.permissions.items()}
-    if _missing_standing(wanted, journal.records()):
+    records = journal.records()
+    if records.bad:  # the record that is lost may be the customer's refusal: no file grants anything over it
+        return
+    if _missing_standing(wanted, records):
         with journal.locked() as ours:
             for kind, data in _missing_standing(wanted, ours.records()):
                 ours.append(kind, data)

@@ -28,6 +28,14 @@ def _safe(text: object, limit: int = 2000) -> str:
     return screen.safe(text, limit).replace("\n", "\\n")
 
 
+def damage(bad: int | None) -> list[str]:
+    """Return the warning that a journal is damaged; nothing for a whole one."""
+    if not bad:
+        return []
+    so = "what it says may be incomplete, deadlines too, and earlier permissions do not count"
+    return [f"[bold red]the journal is damaged at record {bad}: hikeshi incident verify[/bold red] ({so})"]
+
+
 def heading(site: Site) -> None:
     """Say in one line what is left until the open incident's deadlines; nothing while there is none."""
     note_shown(site)
@@ -45,10 +53,13 @@ def note_shown(site: Site) -> None:
 
 def time_left(site: Site) -> None:
     """Say the heading, and write nothing."""
+    now, journal = datetime.now(UTC), store.journal(site)
+    records = journal.records()
+    for line in damage(records.bad):
+        screen.err.print(line)
     if store.open_folder(site) is None:
         return
-    now, journal = datetime.now(UTC), store.journal(site)
-    standing = clock.standing(journal.records())
+    standing = clock.standing(records)
     parts = [_time_left(site, deadline, now) for deadline in standing] or ["no deadline"]
     screen.err.print(" · ".join([f"[bold]{_safe(journal.folder.name)}[/bold]", *parts]))
     for line in _way_out(standing, now):
@@ -116,6 +127,8 @@ def note_probes(site: Site, view: str, results: list[ProbeResult]) -> None:
 def status(site: Site, journal: Journal, state: State) -> None:
     """Print everything that someone who has just arrived needs, on one screen."""
     now = datetime.now(UTC)
+    for line in damage(state.bad):
+        screen.out.print(line)
     for part in (_header, _permissions, _people, _symptoms, _running, _left_open, _did):
         for line in part(site, state, now):
             screen.out.print(line)
@@ -251,6 +264,7 @@ def status_data(site: Site, journal: Journal, state: State) -> dict[str, Any]:
             for item in state.did[-LAST:]
         ],
         "records": state.records,
+        "damaged_at": state.bad,
     }
 
 

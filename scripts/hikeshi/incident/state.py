@@ -56,6 +56,7 @@ class State:
     unfinished: list[Record] = field(default_factory=list)  # starts of actions that have no end
     did: list[Record] = field(default_factory=list)  # what people want to read, in order
     records: int = 0
+    bad: int | None = None  # the first bad record of a damaged journal
 
     @property
     def standing(self) -> list[Deadline]:
@@ -85,6 +86,7 @@ def derive(records: Sequence[Record]) -> State:
         permissions=permissions.ledger(records),
         unfinished=journal.unfinished(records),
         records=len(records),
+        bad=records.bad if isinstance(records, journal.Records) else None,
     )
     for record in records:
         _add(state, record)
