@@ -105,6 +105,39 @@ def test_journal_that_is_gone_is_said(opened: Desk) -> None:
     assert "the open incident's journal is gone" in opened.err
 
 
+@pytest.mark.parametrize("verb", [["status"], ["note", "x"], ["verify"], ["close"]])
+def test_emptied_journal_is_not_begun_anew(opened: Desk, verb: list[str]) -> None:
+    path = store.journal(load()).path
+    path.write_bytes(b"")
+    assert opened("incident", *verb) == ExitStatus.MISCONFIGURED
+    assert "the open incident's journal is gone: record 1 of" in opened.err
+    assert path.read_bytes() == b""
+    assert opened("incident", "verify", path.parent.name) == ExitStatus.FAILED
+    assert "record 1 is missing" in opened.out
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 5000])
+def test_emptied_standing_journal_is_not_begun_anew(desk: Desk, content: bytes) -> None:
+    assert desk("incident", "note", "x" * 3000) == 0  # a blob is beside it
+    path = store.standing(load()).path
+    path.write_bytes(content)
+    for verb in (["status"], ["note", "x"], ["open", "tv"]):
+        assert desk("incident", *verb) == ExitStatus.MISCONFIGURED
+        assert "the journal is empty, but its folder was in use" in desk.err
+    assert path.read_bytes() == content
+    path.unlink()  # as it says
+    assert desk("incident", "note", "x") == 0
+
+
+def test_a_first_writer_killed_at_once_leaves_no_obstacle(desk: Desk) -> None:
+    path = store.standing(load()).path
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert desk("incident", "status") == 0
+    assert desk("incident", "note", "x") == 0
+    assert kinds() == ["journal.begun", "note"]
+
+
 def test_notes_and_people(opened: Desk) -> None:
     assert opened("incident", "note", "--as", "lead", "Aki") == 0
     assert opened("incident", "note", "--as", "scribe", "Bo") == 0

@@ -1,6 +1,7 @@
 """The verbs `hikeshi incident …`: parses, calls, maps to an exit status."""
 
 import shlex
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hikeshi import screen
-from hikeshi.errors import ExitStatus, RefusedError, UsageError
+from hikeshi.errors import ExitStatus, HikeshiError, RefusedError, UsageError
 from hikeshi.incident import audit, clock, deadline, permissions, show, store
 from hikeshi.incident import state as states
 from hikeshi.incident.journal import Journal, actor
@@ -256,7 +257,8 @@ def verify(
         raise UsageError(
             f"an anchor beside the journal proves nothing: {anchor}.", "--anchor /media/stick/anchor.jsonl"
         )
-    show.time_left(chosen)  # without the heading's records: what is verified stays as it is
+    with suppress(HikeshiError):  # a journal that is gone keeps nobody from verifying
+        show.time_left(chosen)  # without the heading's records: what is verified stays as it is
     verdict = audit.verify(folder, anchor)
     if as_json:
         screen.print_json({**verdict.__dict__, "whole": verdict.whole})

@@ -22,12 +22,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from hikeshi.errors import HikeshiError
+from hikeshi.errors import HikeshiError, MisconfiguredError
 from hikeshi.files import make_private_folder, sync_folder, write_private
 from hikeshi.incident.record import FIRST_PREV, TIME_FORMAT, BadRecord, Record, digest, parse
 from hikeshi.text import Redactor
 
 NAME = "journal.jsonl"
+OPEN = "open"  # in a site's records: a link to the folder of the open incident
 LONG_TEXT = 2000  # characters from which a text becomes a blob
 LONG_LINE = 256 << 10  # bytes of data above which its largest parts become blobs
 DEEPEST = 40  # levels of nesting that are kept; hosts may send any
@@ -102,12 +103,15 @@ class Journal:
         """Hold the journal: for what must be read and written with nobody in between."""
         with self._errors_explained():
             make_private_folder(self.folder)
+            new = not self.path.exists()
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
             descriptor = os.open(self.path, flags, 0o600)
         # Opened anew each time: a lock belongs to an open file, and threads or forked children would share it.
         try:
             with self._errors_explained():
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if not new:
+                self._refuse_emptied(os.fstat(descriptor).st_size)
             yield Locked(self, descriptor)
         finally:
             os.close(descriptor)
@@ -117,11 +121,27 @@ class Journal:
         try:
             with self.path.open("rb") as handle:
                 fcntl.flock(handle, fcntl.LOCK_SH)
-                return _readable(handle.read())
+                content = handle.read()
         except FileNotFoundError:
             return Records()
         except OSError as error:
             raise HikeshiError(f"{self.path} cannot be read: {error.strerror}.", f"ls -l {self.path}") from error
+        self._refuse_emptied(content.find(b"\n") + 1)
+        return _readable(content)
+
+    def _refuse_emptied(self, size: int) -> None:
+        """Refuse an empty journal in a folder that was in use: beginning it anew would hide that it was emptied.
+
+        A writer killed at the very first record leaves an empty file, too, but in a folder that holds nothing else.
+        """
+        used = (self.folder / OPEN).is_symlink() or any(
+            next((self.folder / name).glob("*"), None) for name in ("blobs", "runs")
+        )
+        if not size and used:
+            raise MisconfiguredError(
+                f"record 1 of {self.path} is missing: the journal is empty, but its folder was in use.",
+                f"put a copy of it back; or, to begin it anew without what it held: rm {shlex.quote(str(self.path))}",
+            )
 
     def keep(self, text: str) -> dict[str, Any]:
         """Keep something long in a file named by its hash, redacted; return what a record says of it."""
@@ -234,6 +254,7 @@ class Locked:
             return 0, FIRST_PREV
         line = self._last_line(size)
         if not line.endswith(b"\n"):
+            self._journal._refuse_emptied(size - len(line))  # noqa: SLF001
             return self._set_aside(line, size - len(line))
         if _torn_file(self._journal).exists():  # somebody died while setting a torn line aside
             return self._note_torn(*self._seq_and_hash(line), _torn_file(self._journal).read_bytes())

@@ -5,14 +5,13 @@ import re
 from datetime import datetime
 from pathlib import Path
 
-from hikeshi.errors import MisconfiguredError, RefusedError, UsageError
+from hikeshi.errors import HikeshiError, MisconfiguredError, RefusedError, UsageError
 from hikeshi.files import make_private_folder
-from hikeshi.incident.journal import NAME, Journal, explained
+from hikeshi.incident.journal import NAME, OPEN, Journal, explained
 from hikeshi.incident.record import Record
 from hikeshi.site import Site, shown, site_secrets
 from hikeshi.text import Redactor
 
-_LINK = "open"  # in the site's records: a link to the folder of the open incident
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
 
 
@@ -22,14 +21,28 @@ def open_folder(site: Site) -> Path | None:
 
 
 def _open_in(records: Path) -> Path | None:
-    link = records / _LINK
+    link = records / OPEN
     try:
-        folder = records.parent / link.readlink().name
+        return _standing_open(records.parent / link.readlink().name, link)
     except FileNotFoundError:
         return None
-    if not (folder / NAME).exists():
+    except OSError as error:
+        raise HikeshiError(
+            f"{shown(records.parent)} cannot be read: {error.strerror}.",
+            f"ls -ld {shown(records.parent)}/* {shown(link)}",
+        ) from error
+
+
+def _standing_open(folder: Path, link: Path) -> Path:
+    """Return the folder of the open incident; refuse one whose journal is gone."""
+    try:
+        emptied = (folder / NAME).stat().st_size == 0
+        lost = f"record 1 of {shown(folder / NAME)} is missing" if emptied else ""
+    except FileNotFoundError:
+        lost = f"{shown(folder / NAME)} is missing"
+    if lost:
         raise MisconfiguredError(
-            f"the open incident's journal is gone: {shown(folder / NAME)} is missing.",
+            f"the open incident's journal is gone: {lost}.",
             f"put {shown(folder)} back; or, to go on without it: rm {shown(link)}",
         )
     return folder
@@ -83,7 +96,7 @@ def begin(site: Site, name: str, by: str, words: str, now: datetime) -> Path:
         inner.append(
             "incident.opened", {"site": site.name, "title": site.data.title, "name": name, "by": by, "words": words}
         )
-        with explained(f"the pointer to the open incident, {site.records / _LINK},", site.records):
+        with explained(f"the pointer to the open incident, {site.records / OPEN},", site.records):
             _point(site, made)
         ours.append("incident.opened", {"folder": made.name, "name": name, "by": by})
     return made
@@ -93,8 +106,8 @@ def end(site: Site, data: dict[str, object]) -> None:
     """Close the open incident; `data` is written into its last record."""
     inner = opened(site)
     inner.append("incident.closed", data)
-    with explained(f"the pointer to the open incident, {site.records / _LINK},", site.records):
-        (site.records / _LINK).unlink(missing_ok=True)
+    with explained(f"the pointer to the open incident, {site.records / OPEN},", site.records):
+        (site.records / OPEN).unlink(missing_ok=True)
     standing(site).append("incident.closed", {"folder": inner.folder.name, **data})
 
 
@@ -110,8 +123,8 @@ def _left_half_opened(records: list[Record], site: Site) -> bool:
 
 
 def _point(site: Site, target: Path) -> None:
-    temporary = site.records / f".{_LINK}-{os.getpid()}"
+    temporary = site.records / f".{OPEN}-{os.getpid()}"
     make_private_folder(site.records)
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(Path("..") / target.name)
-    temporary.replace(site.records / _LINK)
+    temporary.replace(site.records / OPEN)
