@@ -434,3 +434,15 @@ def test_a_damaged_journal_is_said_loudly(opened: Desk, runs: Runs) -> None:
     assert warning in opened.err
     assert opened("incident", "verify") == ExitStatus.FAILED
     assert "record 3 was changed" in opened.out
+
+
+def test_close_says_that_the_journal_is_not_whole(opened: Desk) -> None:
+    assert opened("incident", "note", "x") == 0
+    assert opened("incident", "note", "y") == 0
+    journal = store.journal(load())
+    journal.path.write_bytes(journal.path.read_bytes().replace(b'"words":"x"', b'"words":"z"'))
+    assert opened("incident", "close") == ExitStatus.REFUSED
+    assert "the journal is not whole: record 3 was changed" in opened.err
+    assert opened("incident", "close", "--force", "--words", "it is kept") == 0
+    closed = journal.records()[-1].data
+    assert (closed["verified"]["whole"], closed["verified"]["bad"]) == (False, 3)

@@ -10,7 +10,8 @@ its start, its outcome (done, failed, interrupted), its seconds, and why it fail
     journal.begun         site; the first record of every journal
     journal.torn          bytes, blob: a line that a killed writer left unfinished was taken out
     incident.opened       site, title, name, by, words (of the customer); in the standing journal: folder
-    incident.closed       words, by, force, left: what was still open; in the standing journal: folder
+    incident.closed       words, by, force, left: what was still open, verified: whole, bad, why, head as verify found
+                          them just before; in the standing journal: folder
     note                  words, by
     person                role (lead, hands, timekeeper, scribe), name
     deadline.set          name, at, owner, kind (report, restore, other), by, words

@@ -303,14 +303,18 @@ def close(
     chosen = load(site)
     show.heading(chosen)
     journal = store.opened(chosen)
+    verdict = audit.verify(journal.folder)
     left = _left(journal)
+    if not verdict.whole:
+        left.insert(0, f"the journal is not whole: record {verdict.bad} {verdict.why} (hikeshi incident verify)")
     if left and not force:
         raise RefusedError(
             "something is still open:\n" + "\n".join(f"  {line}" for line in left),
             "close it, or: hikeshi incident close --force --words WHY",
         )
     said = {"words": _words(words, "--words"), "by": _words(by, "--by", 100) or actor()}
-    store.end(chosen, {**said, "force": force, "left": left})
+    verified = {"whole": verdict.whole, "bad": verdict.bad, "why": verdict.why, "head": verdict.head}
+    store.end(chosen, {**said, "force": force, "left": left, "verified": verified})
     if as_json:
         screen.print_json({"closed": journal.folder.name, "left": left})
         return
