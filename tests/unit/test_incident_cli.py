@@ -446,3 +446,37 @@ def test_close_says_that_the_journal_is_not_whole(opened: Desk) -> None:
     assert opened("incident", "close", "--force", "--words", "it is kept") == 0
     closed = journal.records()[-1].data
     assert (closed["verified"]["whole"], closed["verified"]["bad"]) == (False, 3)
+
+
+def test_verify_takes_the_name_and_misses_what_only_the_anchor_knows(opened: Desk, tmp_path: Path) -> None:
+    anchor = tmp_path / "stick.jsonl"
+    folder = store.folder(load())
+    assert opened("incident", "verify", "tv", "--anchor", str(anchor)) == 0
+    other = {"journal": "2026-01-01-tv", "site": "elsewhere", "seq": 1, "hash": "0" * 64}
+    with anchor.open("a") as handle:
+        handle.write(json.dumps(other) + "\n")
+    assert opened("incident", "close") == 0
+    assert opened("incident", "verify", "--anchor", str(anchor)) == 0
+    assert opened("incident", "verify", "nosuch") == ExitStatus.USAGE
+    assert f"of site shop; there are: {folder.name}, shop" in opened.err
+    shutil.rmtree(folder)
+    assert opened("incident", "verify", "--anchor", str(anchor)) == ExitStatus.FAILED
+    assert f"{folder.name}: the whole journal is missing; the anchor knows it" in opened.out
+    assert opened("incident", "verify", "--anchor", str(anchor), "--json") == ExitStatus.FAILED
+    assert json.loads(opened.out)["missing"] == [folder.name]
+    assert opened("incident", "verify", folder.name, "--anchor", str(anchor)) == ExitStatus.FAILED
+    assert "record 1 is missing" in opened.out
+
+
+def test_verify_lists_only_this_sites_journals(opened: Desk) -> None:
+    Journal(load().records.parent / "other", about={"records": "other"}).append("note", {})
+    assert opened("incident", "verify", "nosuch") == ExitStatus.USAGE
+    assert "other" not in opened.err
+    assert "next: hikeshi incident verify" in opened.err
+
+
+@pytest.mark.parametrize("anchor", ["/dev/full", "/dev/null/x"])
+def test_an_anchor_that_is_none_is_no_defect(opened: Desk, anchor: str) -> None:
+    assert opened("incident", "verify", "--anchor", anchor) in (ExitStatus.MISCONFIGURED, ExitStatus.FAILED)
+    assert "defect" not in opened.err
+    assert "the anchor" in opened.err

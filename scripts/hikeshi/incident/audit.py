@@ -4,7 +4,8 @@ The chain shows what was changed, taken out, moved or added between records. It 
 nor that somebody wrote everything anew: for these the hashes of the lines are kept elsewhere, in an anchor.
 
 An anchor is a file of JSON Lines, one for every record known to it: {"journal": FOLDER, "seq": N, "hash": SHA-256 of
-the line, "at": when it was anchored}. It may hold several journals. Keep it on another machine's disk, or on a stick.
+the line, "at": when it was anchored, "site": folder of the site's own journal}. It may hold several journals, and misses
+those of the site that are gone. Keep it on another machine's disk, or on a stick.
 """
 
 import fcntl
@@ -12,6 +13,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,12 +36,13 @@ class Verdict:
     bad: int | None = None
     why: str = ""
     anchored: int = 0  # records that the anchor knew
+    missing: list[str] = field(default_factory=list)  # other journals of the site that the anchor knows, and are gone
     notes: list[str] = field(default_factory=list)
 
     @property
     def whole(self) -> bool:
         """True when nothing wrong was found."""
-        return self.bad is None
+        return self.bad is None and not self.missing
 
     def blame(self, number: int, why: str) -> None:
         """Note a bad record, unless an earlier one is bad."""
@@ -47,8 +50,11 @@ class Verdict:
             self.bad, self.why = number, why
 
 
-def verify(folder: Path, anchor: Path | None = None) -> Verdict:
-    """Verify the journal of a folder, against an anchor if there is one; a whole journal's new records are anchored."""
+def verify(folder: Path, anchor: Path | None = None, site: str = "") -> Verdict:
+    """Verify the journal of a folder, against an anchor if there is one; a whole journal's new records are anchored.
+
+    `site` names the folder of the site's own journal, so that an anchor of several sites misses only what is this one's.
+    """
     try:
         with (folder / NAME).open("rb") as handle:
             fcntl.flock(handle, fcntl.LOCK_SH)
@@ -69,7 +75,7 @@ def verify(folder: Path, anchor: Path | None = None) -> Verdict:
             "without --anchor it cannot be excluded that the end was cut off or that everything was written anew"
         )
     else:
-        _check_anchor(verdict, lines, anchor)
+        _check_anchor(verdict, lines, anchor, folder.parent, site)
     return verdict
 
 
@@ -150,16 +156,38 @@ def _check_file(verdict: Verdict, record: Record, folder: Path, path: str, name:
         verdict.blame(record.seq, f"names {path}, which was changed")
 
 
-def _check_anchor(verdict: Verdict, lines: list[bytes], anchor: Path) -> None:
+def known_journals(anchor: Path) -> set[str]:
+    """Return the names of the journals that an anchor knows; none of one that is not there yet."""
+    if not anchor.exists():
+        return set()
+    with _anchor_explained(anchor):
+        content = anchor.read_bytes()
+    return {name for name, *_ in _heads(anchor, content[: content.rfind(b"\n") + 1])}
+
+
+@contextmanager
+def _anchor_explained(anchor: Path) -> Iterator[None]:
     try:
-        descriptor = os.open(anchor, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        yield
     except OSError as error:
-        raise MisconfiguredError(f"the anchor {anchor} cannot be opened: {error.strerror}.", "--anchor FILE") from error
-    with os.fdopen(descriptor, "r+b", buffering=0) as handle:
+        raise MisconfiguredError(
+            f"the anchor {anchor} cannot be used: {error.strerror}.", "--anchor FILE, a plain file we may write"
+        ) from error
+
+
+def _check_anchor(verdict: Verdict, lines: list[bytes], anchor: Path, root: Path, site: str) -> None:
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    with _anchor_explained(anchor), os.fdopen(os.open(anchor, flags, 0o600), "r+b", buffering=0) as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         content = os.pread(handle.fileno(), os.fstat(handle.fileno()).st_size, 0)
         whole = content[: content.rfind(b"\n") + 1]  # we may have been killed in the middle of an anchor's line, too
-        known = _heads(anchor, whole, verdict)
+        known: dict[int, str] = {}
+        others: set[str] = set()
+        for journal, number, name, owner in _heads(anchor, whole):
+            if journal != verdict.journal:
+                others |= {journal} if owner in ("", site) else set()  # older anchors do not say whose a journal is
+            elif known.setdefault(number, name) != name:
+                verdict.blame(number, "was anchored twice with different hashes: the anchor itself was changed")
         verdict.anchored = len(known)
         for number, name in sorted(known.items()):
             if number > len(lines):
@@ -170,30 +198,36 @@ def _check_anchor(verdict: Verdict, lines: list[bytes], anchor: Path) -> None:
             verdict.notes.append(f"{anchor} knew nothing of this journal; from now on it does")
         if verdict.whole:
             os.ftruncate(handle.fileno(), len(whole))
-            _anchor(handle.fileno(), verdict.journal, lines, set(known))
+            _anchor(handle.fileno(), {"journal": verdict.journal, "site": site}, lines, set(known))
+    verdict.missing = sorted(name for name in others if not _has_records(root / name / NAME))
 
 
-def _heads(anchor: Path, content: bytes, verdict: Verdict) -> dict[int, str]:
-    known: dict[int, str] = {}
+def _has_records(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
+
+
+def _heads(anchor: Path, content: bytes) -> Iterator[tuple[str, int, str, str]]:
+    """Yield of every line the journal, the number, the hash and the site."""
     for number, line in enumerate(content.splitlines(), 1):
         try:
             head = json.loads(line)
             journal, seq, name = str(head["journal"]), int(head["seq"]), str(head["hash"])
-            if seq < 1:
-                raise ValueError(seq)
+            if seq < 1 or Path(journal).name != journal:
+                raise ValueError(line)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise MisconfiguredError(
                 f"{anchor} line {number} is not an anchor's line.", "name the file that verify --anchor made"
             ) from error
-        if journal == verdict.journal and known.setdefault(seq, name) != name:
-            verdict.blame(seq, "was anchored twice with different hashes: the anchor itself was changed")
-    return known
+        yield journal, seq, name, str(head.get("site") or "")
 
 
-def _anchor(descriptor: int, journal: str, lines: list[bytes], known: set[int]) -> None:
+def _anchor(descriptor: int, whose: dict[str, str], lines: list[bytes], known: set[int]) -> None:
     at = datetime.now(UTC).strftime(TIME_FORMAT)
     heads = (
-        json.dumps({"journal": journal, "seq": number, "hash": digest(line), "at": at}) + "\n"
+        json.dumps({**whose, "seq": number, "hash": digest(line), "at": at}) + "\n"
         for number, line in enumerate(lines, 1)
         if number not in known
     )

@@ -239,7 +239,7 @@ def status(site: SiteOption = None, as_json: JsonOption = False) -> None:
 @app.command()
 def verify(
     incident: Annotated[
-        str | None, typer.Argument(help="Folder in incidents/; the open incident, else the site's own, when left out.")
+        str | None, typer.Argument(help="Its name or folder; the open incident, else the site's own, when left out.")
     ] = None,
     anchor: Annotated[
         Path | None,
@@ -252,14 +252,14 @@ def verify(
 ) -> None:
     """Say whether a journal is as it was written, and name the first bad record."""
     chosen = load(site)
-    folder = _folder(chosen, incident)
+    folder = _folder(chosen, incident, anchor)
     if anchor and anchor.resolve().is_relative_to(folder.parent.resolve()):
         raise UsageError(
             f"an anchor beside the journal proves nothing: {anchor}.", "--anchor /media/stick/anchor.jsonl"
         )
     with suppress(HikeshiError):  # a journal that is gone keeps nobody from verifying
         show.time_left(chosen)  # without the heading's records: what is verified stays as it is
-    verdict = audit.verify(folder, anchor)
+    verdict = audit.verify(folder, anchor, chosen.records.name)
     if as_json:
         screen.print_json({**verdict.__dict__, "whole": verdict.whole})
     else:
@@ -268,18 +268,26 @@ def verify(
         raise typer.Exit(ExitStatus.FAILED)
 
 
-def _folder(site: Site, incident: str | None) -> Path:
+def _folder(site: Site, incident: str | None, anchor: Path | None) -> Path:
+    """Return the folder of a journal: of its name with or without the date. One that is gone may be the anchor's."""
     if incident is None:
         return store.folder(site)
-    root = site.records.parent
-    known = sorted(path.parent.name for path in root.glob("*/journal.jsonl"))
-    if incident not in known:
-        raise UsageError(f"no journal '{well_formed(incident)}'; there are: {', '.join(known) or 'none'}.")
-    return root / incident
+    known = store.folders(site)
+    gone = audit.known_journals(anchor) if anchor else set()
+    named = {incident} & ({*known} | gone) or {name for name in known if name[11:] == incident}
+    if len(named) != 1:
+        raise UsageError(
+            f"{'more than one' if named else 'no'} journal '{well_formed(incident)}' of site {site.name}; there are: "
+            f"{', '.join(sorted(named) or known) or 'none'}.",
+            f"hikeshi incident verify {(sorted(named) or known or ['NAME'])[-1]} --site {site.name}",
+        )
+    return site.records.parent / named.pop()
 
 
 def _say_verdict(verdict: audit.Verdict, anchor: Path | None) -> None:
-    if verdict.whole:
+    for name in verdict.missing:
+        screen.out.print(f"[bold red]{screen.safe(name)}: the whole journal is missing; the anchor knows it[/bold red]")
+    if verdict.bad is None:
         known = f", {verdict.anchored} of them anchored before" if anchor else ""
         screen.out.print(f"{screen.safe(verdict.journal)}: {verdict.records} records, whole{known}")
         screen.out.print(f"head {verdict.head}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from hikeshi.errors import HikeshiError, MisconfiguredError, RefusedError, UsageError
 from hikeshi.files import make_private_folder
 from hikeshi.incident.journal import NAME, OPEN, Journal, explained
-from hikeshi.incident.record import Record
+from hikeshi.incident.record import BadRecord, Record, parse
 from hikeshi.site import Site, shown, site_secrets
 from hikeshi.text import Redactor
 
@@ -77,6 +77,20 @@ def opened(site: Site) -> Journal:
             f"hikeshi incident open NAME --site {site.name}",
         )
     return _journal(site, found)
+
+
+def folders(site: Site) -> list[str]:
+    """Return the names of the site's journals, its own and its incidents'; one without a first record is anybody's."""
+    names = []
+    for path in sorted(site.records.parent.glob(f"*/{NAME}")):
+        try:
+            with path.open("rb") as handle:
+                ours = parse(handle.readline().rstrip(b"\n")).data.get("records") == site.records.name
+        except (OSError, BadRecord):
+            ours = True
+        if ours:
+            names.append(path.parent.name)
+    return names
 
 
 def begin(site: Site, name: str, by: str, words: str, now: datetime) -> Path:
