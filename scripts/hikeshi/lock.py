@@ -61,6 +61,20 @@ def held_in(records: Path, name: str, verb: str) -> Iterator[None]:
         os.close(descriptor)
 
 
+def living_owner(site: Site) -> str:
+    """Return who holds the site's lock; empty when nobody living does. Takes no lock itself: others may want it."""
+    try:
+        owner = (site.records / "lock").read_text(errors="replace").strip()[:500]
+    except OSError:
+        return ""
+    return owner if _alive(owner) else ""
+
+
+def _alive(owner: str) -> bool:
+    pid = re.search(r", pid (\d+), ", owner)
+    return pid is not None and psutil.pid_exists(int(pid[1]))
+
+
 def _owner(descriptor: int) -> str:
     return os.pread(descriptor, 500, 0).decode(errors="replace").strip()
 
@@ -70,8 +84,7 @@ def _living_owner(descriptor: int) -> str:
     deadline = time.monotonic() + NAMING_S
     while time.monotonic() < deadline:
         owner = _owner(descriptor)
-        pid = re.search(r", pid (\d+), ", owner)
-        if pid and psutil.pid_exists(int(pid[1])):
+        if _alive(owner):
             return owner
         time.sleep(0.01)
     return _owner(descriptor) or "somebody"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hikeshi import runner
+from hikeshi import lock, runner
 from hikeshi.errors import ExitStatus, RefusedError
 from hikeshi.incident import permissions, stages, store
 from hikeshi.incident.journal import Journal
@@ -480,3 +480,23 @@ def test_an_anchor_that_is_none_is_no_defect(opened: Desk, anchor: str) -> None:
     assert opened("incident", "verify", "--anchor", anchor) in (ExitStatus.MISCONFIGURED, ExitStatus.FAILED)
     assert "defect" not in opened.err
     assert "the anchor" in opened.err
+
+
+def test_no_incident_is_opened_or_closed_while_the_site_is_changed(desk: Desk) -> None:
+    with lock.held(load(), "recover"):
+        assert desk("incident", "open", "tv") == ExitStatus.REFUSED
+        assert f"pid {os.getpid()}, recover" in desk.err
+    assert store.open_folder(load()) is None
+    assert desk("incident", "open", "tv") == 0
+    with lock.held(load(), "recover"):
+        assert desk("incident", "close", "--force") == ExitStatus.REFUSED
+        assert f"pid {os.getpid()}, recover" in desk.err
+        assert desk("incident", "status") == 0
+        assert "the site is being changed by" in desk.out
+    assert desk("incident", "status") == 0
+    assert "being changed" not in desk.out
+    assert desk.data("incident", "status")["lock"] is None
+
+
+def test_the_customers_words_stand_in_the_sites_own_journal_too(opened: Desk) -> None:
+    assert store.standing(load()).records()[-1].data["words"] == "pictures are not shown"

@@ -4,7 +4,7 @@ The chain shows what was changed, taken out, moved or added between records. It 
 nor that somebody wrote everything anew: for these the hashes of the lines are kept elsewhere, in an anchor.
 
 An anchor is a file of JSON Lines, one for every record known to it: {"journal": FOLDER, "seq": N, "hash": SHA-256 of
-the line, "at": when it was anchored, "site": folder of the site's own journal}. It may hold several journals, and misses
+the line, "at": when it was anchored, "site": folder of the site's own journal}. It may hold several, and misses
 those of the site that are gone. Keep it on another machine's disk, or on a stick.
 """
 
@@ -53,7 +53,7 @@ class Verdict:
 def verify(folder: Path, anchor: Path | None = None, site: str = "") -> Verdict:
     """Verify the journal of a folder, against an anchor if there is one; a whole journal's new records are anchored.
 
-    `site` names the folder of the site's own journal, so that an anchor of several sites misses only what is this one's.
+    `site` names the folder of the site's own journal: an anchor of several sites misses only what is this one's.
     """
     try:
         with (folder / NAME).open("rb") as handle:

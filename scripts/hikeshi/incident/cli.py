@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from hikeshi import screen
+from hikeshi import lock, screen
 from hikeshi.errors import ExitStatus, HikeshiError, RefusedError, UsageError
 from hikeshi.incident import audit, clock, deadline, permissions, show, store
 from hikeshi.incident import state as states
@@ -62,7 +62,9 @@ def open_incident(
     """Open an incident: from now on everything done to the site is written into its journal."""
     chosen = load(site)
     now = datetime.now(UTC).astimezone(chosen.zone)
-    folder = store.begin(chosen, name, _words(by, "--by", 100) or actor(), _words(words, "--words", 10_000), now)
+    who, said = _words(by, "--by", 100) or actor(), _words(words, "--words", 10_000)
+    with lock.held(chosen, "incident open"):  # a recovery ends in the journal in which it began
+        folder = store.begin(chosen, name, who, said, now)
     journal = store.opened(chosen)
     permissions.take_over_standing(chosen, journal)
     if as_json:
@@ -310,6 +312,18 @@ def close(
     """Close the incident; refused, with what is still open, unless --force says otherwise."""
     chosen = load(site)
     show.heading(chosen)
+    with lock.held(chosen, "incident close"):  # not even by force: half of a recovery would go to another journal
+        journal, left = _close(chosen, words, by, force=force)
+    if as_json:
+        screen.print_json({"closed": journal.folder.name, "left": left})
+        return
+    for line in left:
+        screen.say(f"left open: {screen.safe(line, 300)}")
+    screen.out.print(f"incident {screen.safe(journal.folder.name)} is closed")
+
+
+def _close(chosen: Site, words: str, by: str, *, force: bool) -> tuple[Journal, list[str]]:
+    """Close the incident; return its journal, and what was left open."""
     journal = store.opened(chosen)
     verdict = audit.verify(journal.folder)
     left = _left(journal)
@@ -323,12 +337,7 @@ def close(
     said = {"words": _words(words, "--words"), "by": _words(by, "--by", 100) or actor()}
     verified = {"whole": verdict.whole, "bad": verdict.bad, "why": verdict.why, "head": verdict.head}
     store.end(chosen, {**said, "force": force, "left": left, "verified": verified})
-    if as_json:
-        screen.print_json({"closed": journal.folder.name, "left": left})
-        return
-    for line in left:
-        screen.say(f"left open: {screen.safe(line, 300)}")
-    screen.out.print(f"incident {screen.safe(journal.folder.name)} is closed")
+    return journal, left
 
 
 def _left(journal: Journal) -> list[str]:

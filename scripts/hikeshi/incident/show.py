@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from hikeshi import screen
+from hikeshi import lock, screen
 from hikeshi.errors import HikeshiError
 from hikeshi.incident import clock, permissions, store
 from hikeshi.incident import journal as journals
@@ -192,7 +192,8 @@ def _seen(site: Site, look: Look, now: datetime) -> str:
 
 
 def _running(site: Site, state: State, now: datetime) -> list[str]:
-    lines = []
+    owner = lock.living_owner(site)
+    lines = [f"  the site is being changed by {_safe(owner, 300)}"] if owner else []
     for record in state.unfinished:
         alive = journals.writer_lives(record)
         what = states.words(record.data.get("stage") or record.data.get("playbook") or record.kind.partition(".")[0])
@@ -258,6 +259,7 @@ def status_data(site: Site, journal: Journal, state: State) -> dict[str, Any]:
             {**asdict(record), "alive": journals.writer_lives(record), "told": states.told(record)}
             for record in state.unfinished
         ],
+        "lock": lock.living_owner(site) or None,
         "left_open": left_open(state),
         "did": [
             {"at": item.at, "actor": item.actor, "host": item.host, "kind": item.kind, "told": states.told(item)}

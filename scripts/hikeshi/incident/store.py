@@ -112,7 +112,7 @@ def begin(site: Site, name: str, by: str, words: str, now: datetime) -> Path:
         )
         with explained(f"the pointer to the open incident, {site.records / OPEN},", site.records):
             _point(site, made)
-        ours.append("incident.opened", {"folder": made.name, "name": name, "by": by})
+        ours.append("incident.opened", {"folder": made.name, "name": name, "by": by, "words": words})
     return made
 
 
