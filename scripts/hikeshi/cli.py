@@ -1,8 +1,11 @@
 """The command line: parses, calls, maps to an exit status. No logic."""
 
+import io
 import os
+import shlex
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from types import FrameType
 from typing import Annotated, Any
@@ -353,9 +356,21 @@ def show_score(result: dict[str, Any], *, as_json: bool) -> None:
     )
 
 
+def _fail(problem: HikeshiError) -> ExitStatus:
+    """Show an error, with --json also as data; return its exit status."""
+    screen.error(problem)
+    if "--json" in sys.argv:
+        with suppress(HikeshiError):  # nobody reads it
+            screen.print_json({"error": problem.message, "next": problem.fix, "status": int(problem.status)})
+    return problem.status
+
+
 def main() -> None:
     """Entry point: every error becomes one clear message and its exit status."""
     os.umask(0o077)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that knows ASCII only must not end a verb
 
     def terminate(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -366,24 +381,25 @@ def main() -> None:
     except typer.Exit as ended:
         status = ended.exit_code
     except HikeshiError as problem:
-        screen.error(problem)
-        if "--json" in sys.argv:
-            screen.print_json({"error": problem.message, "next": problem.fix, "status": int(problem.status)})
-        status = problem.status
+        status = _fail(problem)
     except (typer.Abort, KeyboardInterrupt):
         status = ExitStatus.INTERRUPTED
     except Exception as usage:
         if not hasattr(usage, "format_message"):
             if os.environ.get("HIKESHI_DEBUG"):
                 raise
+            if isinstance(usage, OSError):
+                what = f"{usage.filename}: " if usage.filename else ""
+                fix = f"ls -ld {shlex.quote(str(usage.filename))}" if usage.filename else "df -h"
+                failed = _fail(HikeshiError(f"{what}{usage.strerror or usage}.", f"{fix}; then the same command again"))
+                raise SystemExit(int(failed)) from usage
             screen.err.print(
                 f"[bold red]error:[/bold red] a defect of hikeshi: {type(usage).__name__}: {screen.safe(usage)}"
             )
             screen.err.print("[bold]next:[/bold]  the same command with HIKESHI_DEBUG=1 shows where; please report it")
             raise SystemExit(int(ExitStatus.FAILED)) from usage
         if usage.format_message():  # without any words the help was shown, and says it all
-            screen.err.print(f"[bold red]error:[/bold red] {screen.safe(usage.format_message())}")
-            screen.err.print("[bold]next:[/bold]  the same command with --help")
+            _fail(UsageError(usage.format_message(), "the same command with --help"))
         status = ExitStatus.USAGE
     if status == ExitStatus.INTERRUPTED:  # Typer makes an exit or an abort of Ctrl-C, depending on where it came
         screen.err.print("\n[bold]interrupted[/bold]; nothing is half done for good: run the same command again")

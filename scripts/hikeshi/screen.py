@@ -1,11 +1,12 @@
 """What the operator sees: results on stdout, progress and logs on stderr, colours only on a terminal."""
 
 import json
+import os
 import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.console import Console
@@ -26,8 +27,76 @@ from hikeshi.triage.plan import Plan
 
 KEPT_LINES = 12  # of what people added; all of it stands in --json
 PIPE_WIDTH = 240  # a table that is piped or kept is searched, not looked at: nothing in it may be folded
-out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH, soft_wrap=not sys.stdout.isatty())
-err = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+
+def _open_streams() -> None:
+    """Have all three streams: a file that took a closed one's number, a journal even, would get what is printed."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null == number:
+                os.set_inheritable(null, True)  # noqa: FBT003 (Python's own signature)
+            else:
+                os.dup2(null, number)
+                os.close(null)
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: PTH123, SIM115
+
+
+_open_streams()
+
+
+def _let_go(stream: Any) -> None:
+    """Let what a stream still holds go nowhere; or writing it fails once more when we end."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    with suppress(OSError, ValueError):  # a stream without a descriptor holds nothing back
+        os.dup2(null, stream.fileno())
+    os.close(null)
+
+
+class _Out(Console):
+    """Results. When they cannot be printed, the verb says so and fails; what it did is done, and journaled."""
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        """Print, or raise HikeshiError."""
+        with printing():
+            super().print(*objects, **how)
+
+    def on_broken_pipe(self) -> None:
+        """Leave it to `printing`."""
+        raise  # noqa: PLE0704 (rich calls this where it caught the error)
+
+
+class _Err(Console):
+    """Progress and headings: a verb goes on without them."""
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        """Print, if that is possible."""
+        try:
+            super().print(*objects, **how)
+        except OSError:
+            self.on_broken_pipe()
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing from now on."""
+        self.quiet = True
+        _let_go(sys.stderr)
+
+
+@contextmanager
+def printing() -> Iterator[None]:
+    """Explain why results cannot be printed."""
+    try:
+        yield
+    except OSError as error:
+        _let_go(sys.stdout)
+        raise HikeshiError(
+            f"the output cannot be printed: {error.strerror}. What was done is done, and in the journal.",
+            "hikeshi incident status",
+        ) from error
+
+
+out = _Out(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH, soft_wrap=not sys.stdout.isatty())
+err = _Err(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
 
 
 def safe(text: object, limit: int = 2000) -> str:
@@ -39,7 +108,8 @@ def print_json(data: Any) -> None:
     """Print one JSON document on stdout."""
     # Half a pair of surrogates is no character, and no encoder takes it; JSON has an escape for it.
     text = json.dumps(data, ensure_ascii=False, indent=2, default=str)
-    print(re.sub(r"[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text))
+    with printing():
+        print(re.sub(r"[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text), flush=True)
 
 
 def say(words: str) -> None:

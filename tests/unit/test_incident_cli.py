@@ -4,6 +4,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -500,3 +502,56 @@ def test_no_incident_is_opened_or_closed_while_the_site_is_changed(desk: Desk) -
 
 def test_the_customers_words_stand_in_the_sites_own_journal_too(opened: Desk) -> None:
     assert store.standing(load()).records()[-1].data["words"] == "pictures are not shown"
+
+
+TYPED = """
+import pathlib, sys
+from hikeshi import cli, site
+site.PROJECT = pathlib.Path(sys.argv.pop(1))
+site.INVENTORIES = site.PROJECT / "inventories"
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("redirected", "status"),
+    [
+        ("2>&-", 0),
+        ("2>/dev/full", 0),
+        (">&-", 0),
+        ("<&- >&- 2>&-", 0),
+        (">/dev/full", 1),
+        ("2>/dev/full >/dev/full", 1),
+    ],
+)
+def test_a_screen_that_takes_nothing_loses_no_record(
+    opened: Desk, project: Project, redirected: str, status: int
+) -> None:
+    opened("incident", "deadline", "report", later(5), "--owner", "Aki — lead")
+    before = len(records())
+    words = [sys.executable, "-c", TYPED, str(project.root), "incident", "note", "火消し"]
+    shell = ["sh", "-c", f'"$@" {redirected}', "sh", *words]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(shell, capture_output=True, text=True, check=False, env=environment)  # noqa: S603
+    assert done.returncode == status, done.stderr
+    assert [record.data.get("words") for record in records()[before:]][-1:] == ["火消し"]
+    assert sum(record.kind == "note" for record in records()) == 1
+    assert store.journal(load()).records().bad is None
+    assert "defect" not in done.stderr
+    if redirected == ">/dev/full":
+        assert "the output cannot be printed: No space left on device" in done.stderr
+
+
+def test_folders_we_may_not_read_and_words_that_are_wrong_are_said_as_data_too(
+    opened: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert opened("incident", "note", "--nosuch", "--json") == ExitStatus.USAGE
+    assert json.loads(opened.out)["status"] == ExitStatus.USAGE
+
+    def readlink(path: Path) -> Path:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "readlink", readlink)
+    assert opened("incident", "status", "--json") == ExitStatus.FAILED
+    assert "Permission denied" in json.loads(opened.out)["error"]
+    assert "defect" not in opened.err
