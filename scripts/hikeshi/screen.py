@@ -7,7 +7,9 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from rich.console import Console
 from rich.markup import escape
@@ -27,6 +29,7 @@ from hikeshi.triage.plan import Plan
 
 KEPT_LINES = 12  # of what people added; all of it stands in --json
 PIPE_WIDTH = 240  # a table that is piped or kept is searched, not looked at: nothing in it may be folded
+_zone: ZoneInfo | None = None
 
 
 def _open_streams() -> None:
@@ -112,9 +115,15 @@ def print_json(data: Any) -> None:
         print(re.sub(r"[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text), flush=True)
 
 
+def use_zone(zone: ZoneInfo | None) -> None:
+    """Say times in this zone from now on, None being this machine's: the heading has named it."""
+    global _zone  # noqa: PLW0603 (there is one screen)
+    _zone = zone
+
+
 def say(words: str) -> None:
     """Say one line of progress."""
-    err.print(f"[dim]{time.strftime('%H:%M:%S')}[/dim] {words}")
+    err.print(f"[dim]{datetime.now(UTC).astimezone(_zone):%H:%M:%S}[/dim] {words}")
 
 
 def error(problem: HikeshiError) -> None:

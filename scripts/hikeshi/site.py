@@ -285,7 +285,8 @@ def choose(name: str | None) -> str:
             f"cp -r {folder} {shown(INVENTORIES)}/NAME, take 'template' out of its site.yml, then --site NAME",
         )
     what = f"unknown site '{chosen}'" if chosen else "no site named"
-    raise UsageError(f"{what}; allowed: {', '.join(names) or 'none yet'}.", f"--site {names[0] if names else 'NAME'}")
+    ready = [known for known in names if known != PRACTICE_SITE or (practice_folder() / "site" / "hosts.yml").exists()]
+    raise UsageError(f"{what}; allowed: {', '.join(names) or 'none yet'}.", f"--site {ready[0] if ready else 'NAME'}")
 
 
 def read_yaml(path: Path) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hikeshi import lock, runner
+from hikeshi import lock, runner, screen
 from hikeshi.errors import ExitStatus, RefusedError
 from hikeshi.incident import permissions, stages, store
 from hikeshi.incident.journal import Journal
@@ -49,6 +49,7 @@ class Desk:
 
 @pytest.fixture
 def desk(project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Desk:
+    monkeypatch.setattr(screen, "_zone", None)
     return Desk(monkeypatch, capsys)
 
 
@@ -555,3 +556,19 @@ def test_folders_we_may_not_read_and_words_that_are_wrong_are_said_as_data_too(
     assert opened("incident", "status", "--json") == ExitStatus.FAILED
     assert "Permission denied" in json.loads(opened.out)["error"]
     assert "defect" not in opened.err
+
+
+def test_heading_names_the_time_and_its_zone_and_the_lines_below_use_it(opened: Desk, project: Project) -> None:
+    project.site({**SITE, "time_zone": "Asia/Tokyo"})
+    opened("incident", "deadline", "report", later(90))
+    assert opened("incident", "late", "report", "--until", later(120), "--why", "x") == 0
+    heading = re.search(r"now (\d\d):\d\d JST", opened.err)
+    said = re.search(r"(\d\d):\d\d:\d\d send this", opened.err)
+    assert heading
+    assert said
+    assert (int(said[1]) - int(heading[1])) % 24 in (0, 1)
+    assert opened("incident", "status") == 0
+    assert " JST" in opened.out
+    project.site({**SITE, "time_zone": "America/Sao_Paulo"})
+    opened("incident", "note", "x")
+    assert "America/Sao_Paulo" in opened.err

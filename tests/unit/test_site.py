@@ -168,3 +168,12 @@ def test_every_value_within_a_secret_is_one(project: Project) -> None:
     (project.folder / "group_vars" / "all").mkdir(parents=True)
     project.write("group_vars/all/secrets.yml", "secret_keys: {pay: k-one, mail: [k-two, 3]}\nsecret_none:\nplain: x\n")
     assert sorted(sites.site_secrets(sites.load())) == ["3", "k-one", "k-two"]
+
+
+def test_practice_site_that_is_not_up_is_not_what_to_name_next(project: Project) -> None:
+    drill = project.folder.parent / "drill"
+    drill.mkdir()
+    (drill / "site.yml").write_text("practice: true\n")
+    with pytest.raises(UsageError, match="no site named; allowed: drill, shop") as caught:
+        sites.choose(None)
+    assert caught.value.fix == "--site shop"

@@ -60,10 +60,18 @@ def time_left(site: Site) -> None:
     if store.open_folder(site) is None:
         return
     standing = clock.standing(records)
+    screen.use_zone(site.zone)
     parts = [_time_left(site, deadline, now) for deadline in standing] or ["no deadline"]
-    screen.err.print(" · ".join([f"[bold]{_safe(journal.folder.name)}[/bold]", *parts]))
+    screen.err.print(" · ".join([f"[bold]{_safe(journal.folder.name)}[/bold]", _now(site, now), *parts]))
     for line in _way_out(standing, now):
         screen.err.print(line)
+
+
+def _now(site: Site, now: datetime) -> str:
+    """Return the time now with its zone, in which every other time is said."""
+    local = now.astimezone(site.zone)
+    name = f"{local:%Z}"
+    return f"now {local:%H:%M} {name if name.isalpha() else site.zone.key}"  # some zones have no name but a number
 
 
 def _note_warnings(journal: Journal, now: datetime) -> None:
@@ -137,9 +145,11 @@ def status(site: Site, journal: Journal, state: State) -> None:
 
 def _header(site: Site, state: State, now: datetime) -> list[str]:
     if state.opened and not state.closed:
-        since = clock.said(state.opened.time, site.zone, now)
+        since = f"since {clock.said(state.opened.time, site.zone, now)} · {_now(site, now)}"
         words = states.words(state.opened.data.get("words"))
-        lines = [f"[bold]incident {_safe(state.name)}[/bold] · {_safe(site.data.title)} · since {since}"]
+        lines = [
+            f"[bold]incident {_safe(state.name)}[/bold] · {_safe(site.data.title)} · since {since} · {_now(site, now)}"
+        ]
         lines += [f"  “{_safe(words, 500)}”"] if words else []
         lines += [f"  {_time_left(site, deadline, now)}" for deadline in state.standing]
         lines += [f"  {line}" for line in _way_out(state.standing, now)]
