@@ -572,3 +572,18 @@ def test_heading_names_the_time_and_its_zone_and_the_lines_below_use_it(opened: 
     project.site({**SITE, "time_zone": "America/Sao_Paulo"})
     opened("incident", "note", "x")
     assert "America/Sao_Paulo" in opened.err
+
+
+def test_a_deadline_is_handed_over_with_a_reason(opened: Desk) -> None:
+    opened("incident", "deadline", "report", later(25), "--owner", "Aki", "--kind", "report")
+    opened("incident", "note", "x")  # warns
+    assert opened("incident", "deadline", "report", "--owner", "Bo") == ExitStatus.USAGE
+    assert "to hand it over, say why" in opened.err
+    assert opened("incident", "deadline", "report", "--owner", "Bo", "--met", "--why", "x") == ExitStatus.USAGE
+    assert opened("incident", "deadline", "nosuch", "--owner", "Bo", "--why", "x") == ExitStatus.USAGE
+    assert opened("incident", "deadline", "report", "--owner", "Bo", "--why", "Aki goes home") == 0
+    assert "handed from Aki to Bo: Aki goes home" in opened.out
+    assert "(Bo) in 24 min" in opened.err
+    (deadline,) = opened.data("incident", "status")["deadlines"]
+    assert (deadline["owner"], deadline["kind"], deadline["moved"]) == ("Bo", "report", 0)
+    assert kinds().count("deadline.warned") == 1

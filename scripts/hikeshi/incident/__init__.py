@@ -16,6 +16,7 @@ its start, its outcome (done, failed, interrupted), its seconds, and why it fail
     person                role (lead, hands, timekeeper, scribe), name
     deadline.set          name, at, owner, kind (report, restore, other), by, words
     deadline.moved        name, at, before, by, why, told: the words the customer was sent, if any
+    deadline.handed       name, owner, before: the owner before, by, why
     deadline.ended        name, how (met, dropped), by, why
     deadline.warned       name, at, minutes: the warning that was shown (30, 10, 0)
     late.drafted          name, until, why, words: what to send to the customer

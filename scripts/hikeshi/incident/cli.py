@@ -156,24 +156,31 @@ def keep_deadline(
         str | None, typer.Option(help=f"{', '.join(clock.KINDS)}; other when left out.", show_default=False)
     ] = None,
     words: WordsOption = "",
-    why: Annotated[str, typer.Option(help="Why one that stands is moved or dropped.", show_default=False)] = "",
+    why: Annotated[
+        str, typer.Option(help="Why one that stands is moved, handed over or dropped.", show_default=False)
+    ] = "",
     met: Annotated[bool, typer.Option("--met", help="It was kept.")] = False,
     drop: Annotated[bool, typer.Option("--drop", help="It no longer holds.")] = False,
     by: ByOption = "",
     site: SiteOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Set a deadline or a time box; move one, which needs --why; say that it was met or is dropped."""
+    """Set a deadline or a time box; move it or hand it over, which needs --why; say that it was met or is dropped."""
     chosen = load(site)
     journal = store.opened(chosen)
     now = datetime.now(UTC)
     name, who, reason = _name(name), _words(by, "--by", 100) or actor(), _words(why, "--why")
-    if sum((time is not None, met, drop)) != 1:
+    keeper = _words(owner, "--owner", 100)
+    hand_over = bool(keeper) and time is None
+    if sum((time is not None, met, drop, hand_over)) != 1:
         raise UsageError(
-            "say one of a time, --met, --drop.",
+            "say one of a time, --met, --drop; or --owner alone, to hand it over.",
             f"hikeshi incident deadline {shlex.quote(name)} 15:30 --kind report --owner WHO",
         )
-    if time is None:
+    if hand_over:
+        record = deadline.hand_over(chosen, journal, name, keeper, by=who, why=reason)
+        said = states.told(record, chosen.zone)
+    elif time is None:
         record = deadline.end(chosen, journal, name, "met" if met else "dropped", by=who, why=reason)
         said = states.told(record, chosen.zone)
     else:
@@ -181,7 +188,7 @@ def keep_deadline(
         if kind is not None and sort is None:
             raise UsageError(f"--kind is '{kind}'; allowed: {', '.join(clock.KINDS)}.")
         at = clock.parse(well_formed(time), now, chosen.zone)
-        more = {"owner": _words(owner, "--owner", 100), "words": _words(words, "--words")}
+        more = {"owner": keeper, "words": _words(words, "--words")}
         record = deadline.set_or_move(chosen, journal, name, at, by=who, why=reason, kind=sort, **more)
         said = f"{name}: {_when(chosen, at, now)}"
     show.heading(chosen)

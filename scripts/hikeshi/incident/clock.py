@@ -57,6 +57,8 @@ def deadlines(records: Iterable[Record]) -> dict[str, Deadline]:
                 at = read(data["at"])
                 moved = known.moved + 1
                 found[name] = Deadline(name, at, known.owner, known.kind, known.words, moved)
+            elif record.kind == "deadline.handed" and known:
+                found[name] = Deadline(**{**known.__dict__, "owner": str(data["owner"])})
             elif record.kind == "deadline.ended" and known:
                 found[name] = Deadline(**{**known.__dict__, "ended": str(data["how"])})
             elif record.kind == "deadline.warned" and known and read(data["at"]) == known.at:

@@ -38,12 +38,25 @@ def set_or_move(
         if owner or kind or words:
             raise UsageError(
                 f"deadline '{name}' stands; moving it changes its time alone, not --owner, --kind or --words.",
-                f"{_again(name, 'TIME')} --why WHY; for another owner, --drop --why WHY, then set it anew",
+                f"{_again(name, 'TIME')} --why WHY; for another owner, {_again(name, '--owner WHO')} --why WHY",
             )
         if not why:
             raise UsageError(f"{_stands(site, known)}; to move it, say why.", f"{_again(name, 'TIME')} --why WHY")
         move = {"name": name, "at": clock.write(at), "before": clock.write(known.at), "by": by, "why": why}
         return ours.append("deadline.moved", move)
+
+
+def hand_over(site: Site, journal: Journal, name: str, owner: str, *, by: str, why: str) -> Record:
+    """Give a deadline that stands to another owner, which takes a reason; its time and its words stay."""
+    with _standing(journal, name) as (ours, known):
+        if not why:
+            raise UsageError(
+                f"{_stands(site, known)}, owner {known.owner}; to hand it over, say why.",
+                f"{_again(name, '--owner')} {shlex.quote(owner)} --why WHY",
+            )
+        return ours.append(
+            "deadline.handed", {"name": name, "owner": owner, "before": known.owner, "by": by, "why": why}
+        )
 
 
 def end(site: Site, journal: Journal, name: str, how: Literal["met", "dropped"], *, by: str, why: str) -> Record:

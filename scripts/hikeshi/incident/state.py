@@ -156,6 +156,8 @@ def _told(record: Record, zone: ZoneInfo | None) -> str:
             return f"deadline {get.get('name')} set to {get.get('at')} for {get.get('owner')}"
         case "deadline.moved":
             return f"deadline {get.get('name')} moved to {get.get('at')}: {get.get('why')}"
+        case "deadline.handed":
+            return f"deadline {get.get('name')} handed from {get.get('before')} to {get.get('owner')}: {get.get('why')}"
         case "deadline.ended":
             return f"deadline {get.get('name')} {get.get('how')}"
         case "late.drafted":
