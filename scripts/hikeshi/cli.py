@@ -403,4 +403,6 @@ def main() -> None:
         status = ExitStatus.USAGE
     if status == ExitStatus.INTERRUPTED:  # Typer makes an exit or an abort of Ctrl-C, depending on where it came
         screen.err.print("\n[bold]interrupted[/bold]; nothing is half done for good: run the same command again")
+    if not screen.drained():
+        status = status or ExitStatus.FAILED
     raise SystemExit(int(status or 0))

@@ -56,6 +56,20 @@ def _let_go(stream: Any) -> None:
     os.close(null)
 
 
+def drained() -> bool:
+    """Have on the screen what was printed; return whether that went well for stdout."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        _let_go(sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _let_go(sys.stdout)
+        return False
+    return True
+
+
 class _Out(Console):
     """Results. When they cannot be printed, the verb says so and fails; what it did is done, and journaled."""
 

@@ -530,6 +530,8 @@ def test_a_screen_that_takes_nothing_loses_no_record(
 ) -> None:
     opened("incident", "deadline", "report", later(5), "--owner", "Aki — lead")
     before = len(records())
+    with store.journal(load()).path.open("ab") as handle:
+        handle.write(b"torn")  # which is said, too
     words = [sys.executable, "-c", TYPED, str(project.root), "incident", "note", "火消し"]
     shell = ["sh", "-c", f'"$@" {redirected}', "sh", *words]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}

@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -286,11 +286,12 @@ class Locked:
 
     def _note_torn(self, seq: int, prev: str, torn: bytes) -> tuple[int, str]:
         """Write that a torn line was set aside; only then is it given its name among the blobs."""
-        print(  # the first to know; no module that draws screens may be needed here
-            f"{self._journal.path}: a writer was killed in the middle of record {seq + 1}; its {len(torn)} bytes are "
-            "set aside, and the journal goes on",
-            file=sys.stderr,
-        )
+        with suppress(OSError):  # a screen that takes nothing is no reason to write nothing
+            print(  # the first to know; no module that draws screens may be needed here
+                f"{self._journal.path}: a writer was killed in the middle of record {seq + 1}; its {len(torn)} bytes "
+                "are set aside, and the journal goes on",
+                file=sys.stderr,
+            )
         if seq == 0:
             first = self._write(1, FIRST_PREV, "journal.begun", self._journal._about, "")  # noqa: SLF001
             seq, prev = 1, digest(first.line())
