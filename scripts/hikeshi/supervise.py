@@ -18,6 +18,7 @@ import psutil
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 GRACE_S = 2.0
+KILLS = 5
 
 
 class Stopped(Exception):
@@ -25,16 +26,18 @@ class Stopped(Exception):
 
 
 def end_descendants() -> None:
-    """End every process below this one: asked first, killed after GRACE_S seconds."""
-    family = psutil.Process().children(recursive=True)
-    for ask in (psutil.Process.terminate, psutil.Process.kill):
+    """End every process below this one: asked first, killed after GRACE_S seconds.
+
+    Looked for anew each time: a worker may start another process just when it is told to end.
+    """
+    for ask in (psutil.Process.terminate, *[psutil.Process.kill] * KILLS):
+        family = psutil.Process().children(recursive=True)
         for process in family:
             try:
                 ask(process)
             except psutil.NoSuchProcess:
                 continue
         psutil.wait_procs(family, timeout=GRACE_S)
-        family = psutil.Process().children(recursive=True)
 
 
 def main() -> int:

@@ -42,10 +42,10 @@ def test_killed_at_random_moments(whole: Path, seed: int) -> None:
             process.send_signal(number)
             status = process.wait(timeout=30)
         assert status in (130, -signal.SIGKILL, 0), f"killed by {number.name} after {delay:.1f} s"
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 20
         while ansible_processes() and time.monotonic() < deadline:
             time.sleep(0.2)
-        assert ansible_processes() == [], f"killed by {number.name} after {delay:.1f} s"
+        assert (left := ansible_processes()) == [], f"killed by {number.name} after {delay:.1f} s: {left}"
 
         again = hikeshi("recover", "--yes", "--json")
         assert again.status == 0, f"killed by {number.name} after {delay:.1f} s\n{again.err}"
