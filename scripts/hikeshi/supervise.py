@@ -47,8 +47,14 @@ def main() -> int:
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
+    stopping = False
+
     def stop(number: int, frame: FrameType | None) -> None:
-        raise Stopped
+        # Who starts us may die with our terminal: two signals at once, and the second must not end us amid our work.
+        nonlocal stopping
+        if not stopping:
+            stopping = True
+            raise Stopped
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, stop)
@@ -58,7 +64,5 @@ def main() -> int:
         playbook = subprocess.Popen([str(Path(sys.executable).with_name("ansible-playbook")), *sys.argv[1:]])
         return playbook.wait()
     except Stopped:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
         end_descendants()
         return 130

@@ -67,6 +67,19 @@ def test_signal_ends_the_whole_family(supervise: Path, number: signal.Signals) -
     assert all_gone(members)
 
 
+def test_signals_that_come_together_end_the_whole_family(supervise: Path) -> None:
+    """A terminal goes with its program: its hangup and the death of the parent come at once."""
+    with subprocess.Popen([supervise], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        line = process.stdout.readline()
+        time.sleep(0.3)
+        members = family(line)
+        for number in (signal.SIGSTOP, signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGCONT):
+            os.kill(process.pid, number)
+        assert process.wait(timeout=15) == 130
+    assert all_gone(members)
+
+
 def test_death_of_the_parent_ends_the_whole_family(supervise: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", PARENT, str(supervise)], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout
