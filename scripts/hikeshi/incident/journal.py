@@ -67,9 +67,9 @@ class Journal:
         """Nothing is made before the first record is written."""
         self.folder = folder
         self.path = folder / NAME
-        self._redactor = redactor or Redactor()
-        self._about = about or {}
-        self._known_end = (0, 0, 0, FIRST_PREV)  # inode, size, seq and hash as we left it: spares reading the end
+        self.redactor = redactor or Redactor()
+        self.about = about or {}
+        self.known_end = (0, 0, 0, FIRST_PREV)  # inode, size, seq and hash as we left it: spares reading the end
 
     def append(self, kind: str, data: dict[str, Any] | None = None, *, host: str = "") -> Record:
         """Write one record; it is on disk when this returns. Raise HikeshiError when it cannot be."""
@@ -101,17 +101,17 @@ class Journal:
     @contextmanager
     def locked(self) -> Iterator["Locked"]:
         """Hold the journal: for what must be read and written with nobody in between."""
-        with self._errors_explained():
+        with self.errors_explained():
             make_private_folder(self.folder)
             new = not self.path.exists()
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
             descriptor = os.open(self.path, flags, 0o600)
         # Opened anew each time: a lock belongs to an open file, and threads or forked children would share it.
         try:
-            with self._errors_explained():
+            with self.errors_explained():
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             if not new:
-                self._refuse_emptied(os.fstat(descriptor).st_size)
+                self.refuse_emptied(os.fstat(descriptor).st_size)
             yield Locked(self, descriptor)
         finally:
             os.close(descriptor)
@@ -126,10 +126,10 @@ class Journal:
             return Records()
         except OSError as error:
             raise HikeshiError(f"{self.path} cannot be read: {error.strerror}.", f"ls -l {self.path}") from error
-        self._refuse_emptied(content.find(b"\n") + 1)
+        self.refuse_emptied(content.find(b"\n") + 1)
         return _readable(content)
 
-    def _refuse_emptied(self, size: int) -> None:
+    def refuse_emptied(self, size: int) -> None:
         """Refuse an empty journal in a folder that was in use: beginning it anew would hide that it was emptied.
 
         A writer killed at the very first record leaves an empty file, too, but in a folder that holds nothing else.
@@ -145,21 +145,22 @@ class Journal:
 
     def keep(self, text: str) -> dict[str, Any]:
         """Keep something long in a file named by its hash, redacted; return what a record says of it."""
-        text = self._redactor.text(text)
+        text = self.redactor.text(text)
         content = text.encode("utf-8", "surrogatepass")
         name = digest(content)
         path = self.folder / "blobs" / name
         if not path.exists():
-            with self._errors_explained():
+            with self.errors_explained():
                 write_private(path, content)
         return {"blob": name, "bytes": len(content), "begins": text[:200]}
 
     def redacted(self, data: dict[str, Any]) -> dict[str, Any]:
         """Return data as a record will have it: plain, without secrets."""
-        plain: dict[str, Any] = self._redactor.data(_plain(data))
+        plain: dict[str, Any] = self.redactor.data(_plain(data))
         return plain
 
-    def _prepared(self, data: dict[str, Any]) -> dict[str, Any]:
+    def prepared(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Return data as a line will hold it: redacted, what is long kept in files."""
         short: dict[str, Any] = self._shortened(self.redacted(data))
         sizes = {key: len(json.dumps(value)) for key, value in short.items()}
         for key in sorted(sizes, key=sizes.__getitem__, reverse=True):
@@ -176,7 +177,8 @@ class Journal:
         return [self._shortened(item) for item in value] if isinstance(value, list) else value
 
     @contextmanager
-    def _errors_explained(self) -> Iterator[None]:
+    def errors_explained(self) -> Iterator[None]:
+        """Explain what keeps this journal from being written."""
         with explained(f"the journal {self.path}", self.folder):
             yield
 
@@ -206,7 +208,7 @@ class Locked:
 
     def append(self, kind: str, data: dict[str, Any] | None = None, *, host: str = "") -> Record:
         """Write one record, and have it on disk."""
-        with self._journal._errors_explained():  # noqa: SLF001 (one class in two parts)
+        with self._journal.errors_explained():
             seq, prev = self._end()
             return self._write(seq, prev, kind, data or {}, host)
 
@@ -216,8 +218,8 @@ class Locked:
 
     def _write(self, seq: int, prev: str, kind: str, data: dict[str, Any], host: str) -> Record:
         # The data first: what it needs to keep beside the journal must be there when the journal speaks of it.
-        prepared = self._journal._prepared(data)  # noqa: SLF001
-        host = self._journal._redactor.text(host)  # noqa: SLF001
+        prepared = self._journal.prepared(data)
+        host = self._journal.redactor.text(host)
         now, mono_s = datetime.now(UTC), round(time.clock_gettime(time.CLOCK_BOOTTIME), 6)
         record = Record(
             seq, now.strftime(TIME_FORMAT), mono_s, boot_id(), actor(), os.getpid(), host, kind, prepared, prev
@@ -235,16 +237,16 @@ class Locked:
 
     def _remember(self, seq: int, prev: str) -> None:
         status = os.fstat(self._descriptor)
-        self._journal._known_end = (status.st_ino, status.st_size, seq, prev)  # noqa: SLF001
+        self._journal.known_end = (status.st_ino, status.st_size, seq, prev)
 
     def _end(self) -> tuple[int, str]:
         """Return the next record's number and the hash of the last line; begin or mend the journal where needed."""
         status = os.fstat(self._descriptor)
-        inode, size, seq, prev = self._journal._known_end  # noqa: SLF001
+        inode, size, seq, prev = self._journal.known_end
         if not size or (inode, size) != (status.st_ino, status.st_size):
             seq, prev = self._read_end(status.st_size)
         if seq == 0:
-            first = self._write(1, FIRST_PREV, "journal.begun", self._journal._about, "")  # noqa: SLF001
+            first = self._write(1, FIRST_PREV, "journal.begun", self._journal.about, "")
             sync_folder(self._journal.folder)
             return 2, digest(first.line())
         return seq + 1, prev
@@ -254,7 +256,7 @@ class Locked:
             return 0, FIRST_PREV
         line = self._last_line(size)
         if not line.endswith(b"\n"):
-            self._journal._refuse_emptied(size - len(line))  # noqa: SLF001
+            self._journal.refuse_emptied(size - len(line))
             return self._set_aside(line, size - len(line))
         if _torn_file(self._journal).exists():  # somebody died while setting a torn line aside
             return self._note_torn(*self._seq_and_hash(line), _torn_file(self._journal).read_bytes())
@@ -293,7 +295,7 @@ class Locked:
                 file=sys.stderr,
             )
         if seq == 0:
-            first = self._write(1, FIRST_PREV, "journal.begun", self._journal._about, "")  # noqa: SLF001
+            first = self._write(1, FIRST_PREV, "journal.begun", self._journal.about, "")
             seq, prev = 1, digest(first.line())
         path = self._journal.folder / "blobs" / digest(torn)
         record = self._write(seq + 1, prev, "journal.torn", {"blob": path.name, "bytes": len(torn)}, "")
