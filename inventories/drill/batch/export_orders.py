@@ -95,7 +95,7 @@ def write_whole(path: Path, rows: Iterable[Sequence[Any]]) -> int:
         with part.open("w", encoding="utf-8", newline="") as handle:
             writer = csv.writer(handle)
             writer.writerow(COLUMNS)
-            for count, values in enumerate(rows, start=1):  # noqa: B007 - read below
+            for count, values in enumerate(rows, start=1):  # noqa: B007 - how many, for the log
                 writer.writerow(row(values))
             handle.flush()
             os.fsync(handle.fileno())

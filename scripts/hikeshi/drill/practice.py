@@ -201,6 +201,7 @@ def break_site(names: list[str], seed: int | None, reboot: str) -> list[faults.F
             later = [fault for fault in chosen if fault.after_reboot]
             if later:
                 # sshd is there long before the services are, and what they have not made yet cannot be taken from them.
+                # Its status says whether all is well, which is not to be expected of a broken host.
                 ledger.run_on(site, reboot, "timeout 60 systemctl is-system-running --wait || true")
             faults.inject(site, later)
         wait_until_settled(site)
