@@ -191,6 +191,12 @@ def one_disk(small_disk: None, host: Host) -> Iterator[None]:
     must(host, f"umount {KEPT}")
 
 
+def is_logged(host: Host, ask: Ask, path: str) -> None:
+    """Ask for a page, and wait for its line."""
+    assert ask(path).status == 200
+    wait_until(lambda: path in must(host, f"cat {LOG}"))
+
+
 def free_kib(host: Host) -> int:
     return int(must(host, f"df --output=avail {LOGS} | tail -n 1"))
 
@@ -212,15 +218,13 @@ def test_full_disk_of_old_logs_gets_room_and_no_line_is_lost(host: Host, ask: As
     for name, folder in (("access.log.1", LOGS), ("access.log.2", f"{KEPT}{LOGS}")):
         must(host, f"cd {folder} && grep {name} /run/before | sha256sum --check")
     assert must(host, f"stat --format=%a {KEPT}").strip() == "700", "logs hold customers' addresses"
-    assert ask("/logged-again").status == 200
-    wait_until(lambda: "/logged-again" in must(host, f"cat {LOG}"))
+    is_logged(host, ask, "/logged-again")
 
 
 @pytest.mark.at_rest
 @pytest.mark.usefixtures("small_disk")
 def test_deleted_log_is_kept_and_let_go_without_a_restart(host: Host, ask: Ask, mend: Mend) -> None:
-    assert ask("/before-the-deletion").status == 200
-    wait_until(lambda: "/before-the-deletion" in must(host, f"cat {LOG}"))
+    is_logged(host, ask, "/before-the-deletion")
     must(host, f"head -c 40M /dev/zero >> {LOG}; rm {LOG}")
     assert free_kib(host) < 64, "the deleted file still takes the room"
     pid = must(host, "systemctl show --property=MainPID nginx")
@@ -229,8 +233,7 @@ def test_deleted_log_is_kept_and_let_go_without_a_restart(host: Host, ask: Ask, 
     assert must(host, "systemctl show --property=MainPID nginx") == pid
     assert must(host, f"grep --text --count /before-the-deletion {KEPT}{LOG}").strip() == "1"
     assert int(must(host, f"stat --format=%s {KEPT}{LOG}")) > 30_000_000
-    assert ask("/into-the-new-one").status == 200
-    wait_until(lambda: "/into-the-new-one" in must(host, f"cat {LOG}"))
+    is_logged(host, ask, "/into-the-new-one")
 
 
 @pytest.mark.at_rest
@@ -255,15 +258,13 @@ def test_old_logs_on_the_disk_that_keeps_them_are_compressed(host: Host, apply: 
 @pytest.mark.at_rest
 @pytest.mark.usefixtures("one_disk")
 def test_deleted_log_on_the_disk_that_keeps_it_is_kept_compressed(host: Host, ask: Ask, mend: Mend) -> None:
-    assert ask("/before-the-deletion").status == 200
-    wait_until(lambda: "/before-the-deletion" in must(host, f"cat {LOG}"))
+    is_logged(host, ask, "/before-the-deletion")
     must(host, f"head -c 24M /dev/zero >> {LOG}; rm {LOG}")
     assert free_kib(host) < 9000, "the deleted file still takes the room"
     mend("web_server", "live", "logs_reopen")
     wait_until(lambda: free_kib(host) > 30000)
     assert must(host, f"zcat {KEPT}{LOG}.gz | grep --text --count /before-the-deletion").strip() == "1"
-    assert ask("/into-the-new-one").status == 200
-    wait_until(lambda: "/into-the-new-one" in must(host, f"cat {LOG}"))
+    is_logged(host, ask, "/into-the-new-one")
 
 
 @pytest.mark.at_rest

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
+from hikeshi import runner
 from hikeshi import site as sites
+from tests.unit.commands import Runs
 from tests.unit.shop import Shop
 
 SITE = {
@@ -52,3 +54,11 @@ def shop() -> Iterator[Shop]:
     """A real HTTP server on loopback that sells lanterns and can be told to misbehave."""
     with Shop() as running:
         yield running
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch, project: Project, shop: Shop) -> Runs:
+    fake = Runs()
+    monkeypatch.setattr(runner, "run", fake)
+    project.site({**SITE, "views": dict.fromkeys(("customer", "direct"), {"url": shop.url})})
+    return fake

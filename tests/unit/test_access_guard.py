@@ -1,6 +1,5 @@
 """remote_access's host program: what it refuses, what it merges, and that dying leaves nothing half done."""
 
-import importlib.util
 import json
 import os
 from pathlib import Path
@@ -9,17 +8,11 @@ from typing import Any
 
 import pytest
 
+from tests.unit.host_program import loaded
+
 SOURCE = Path(__file__).parents[2] / "roles" / "remote_access" / "files" / "access_guard.py"
 ONE = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOneOneOneOne one"
 TWO = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAITwoTwoTwoTwo two"
-
-
-def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("access_guard", SOURCE)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 class Killed(BaseException):
@@ -29,7 +22,7 @@ class Killed(BaseException):
 @pytest.fixture
 def guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Return the program, at home in a folder of its own, with a systemd and a sshd that agree to everything."""
-    module = load()
+    module = loaded(SOURCE)
     (tmp_path / "etc").mkdir()
     (tmp_path / "home/deploy/.ssh").mkdir(parents=True)
     (tmp_path / "home/deploy/.ssh/authorized_keys").write_text(f"{ONE}\n")
@@ -190,7 +183,7 @@ def test_account_changed_by_others_meanwhile_keeps_their_change(guard: ModuleTyp
     ],
 )
 def test_keys_are_known_by_the_key_alone(text: str, item: dict[str, Any], after: str) -> None:
-    assert load().merged_keys(text, item) == after
+    assert loaded(SOURCE).merged_keys(text, item) == after
 
 
 @pytest.mark.parametrize(
@@ -216,12 +209,12 @@ def test_keys_are_known_by_the_key_alone(text: str, item: dict[str, Any], after:
 )
 def test_lock_out_is_read_as_sshd_reads_it(lines: list[str], words: str) -> None:
     groups = ["staff"] if any("staff" in line for line in lines) else ["deploy"]
-    found = "; ".join(load().locked_out("deploy", "192.0.2.9", lines, groups, 1))
+    found = "; ".join(loaded(SOURCE).locked_out("deploy", "192.0.2.9", lines, groups, 1))
     assert words in found if words else not found, found
 
 
 def test_no_key_is_a_lock_out_unless_somebody_else_knows_keys() -> None:
-    guard = load()
+    guard = loaded(SOURCE)
     assert guard.locked_out("deploy", "", [], [], 0) == ["deploy would have no authorized key"]
     assert guard.locked_out("deploy", "", ["authorizedkeyscommand /usr/bin/ask"], [], 0) == []
     assert guard.locked_out("root", "", ["permitrootlogin no"], [], None)
@@ -243,7 +236,7 @@ def test_no_key_is_a_lock_out_unless_somebody_else_knows_keys() -> None:
     ],
 )
 def test_pam_file_is_read_as_pam_reads_it(line: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    guard = load()
+    guard = loaded(SOURCE)
     monkeypatch.setattr(guard, "pam_module_exists", lambda name: name == "pam_permit.so")
     monkeypatch.setattr(guard.os.path, "exists", lambda path: path == "/etc/pam.d/here")
     found = "; ".join(guard.pam_problems("/etc/pam.d/sshd", f"{line}\n"))
@@ -251,7 +244,7 @@ def test_pam_file_is_read_as_pam_reads_it(line: str, words: str, monkeypatch: py
 
 
 def test_words_are_refused_with_the_allowed_ones(capsys: pytest.CaptureFixture[str]) -> None:
-    assert load().main(["aply"]) == 2
+    assert loaded(SOURCE).main(["aply"]) == 2
     assert "usage: hikeshi-access apply" in capsys.readouterr().err
 
 

@@ -1,7 +1,6 @@
 """What people added, told from what roles and packages made: the collector on a tree of its own, dpkg replaced."""
 
 import hashlib
-import importlib.util
 import os
 from pathlib import Path
 from types import ModuleType
@@ -9,16 +8,14 @@ from typing import Any
 
 import pytest
 
+from tests.unit.host_program import loaded
+
 SOURCE = Path(__file__).parents[2] / "roles" / "evidence" / "library" / "collect_evidence.py"
 
 
 @pytest.fixture
 def program() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("collect_evidence", SOURCE)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded(SOURCE)
 
 
 class Dpkg:

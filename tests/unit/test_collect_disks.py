@@ -1,6 +1,5 @@
 """The collector's eyes for full disks, on this machine: what deleted files still take, and what old logs do."""
 
-import importlib.util
 import os
 import tempfile
 from collections.abc import Iterator
@@ -10,17 +9,15 @@ from typing import Any
 
 import pytest
 
+from tests.unit.host_program import loaded
+
 SOURCE = Path(__file__).parents[2] / "roles" / "evidence" / "library" / "collect_evidence.py"
 MIB = 1 << 20
 
 
 @pytest.fixture
 def program() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("collect_evidence", SOURCE)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded(SOURCE)
 
 
 @pytest.fixture

@@ -1,13 +1,11 @@
 """The collector against what hosts hold: hostile environment files, servers that say too much, nonsense or nothing."""
 
-import importlib.util
 import os
 import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.templates.rendering import render
+from tests.unit.host_program import loaded
 
 SOURCE = Path(__file__).parents[2] / "roles" / "evidence" / "library" / "collect_evidence.py"
 SOCKET = "/run/mysqld/mysqld.sock"
@@ -26,15 +25,7 @@ COUNTS = "60\n3\t1\n"
 Done = tuple[int, str, str]
 
 
-def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("collect_evidence", SOURCE)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-COLLECT = load()
+COLLECT = loaded(SOURCE)
 
 
 class Client:

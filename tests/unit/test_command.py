@@ -28,8 +28,8 @@ from hikeshi.incident import audit
 from hikeshi.incident.journal import Journal
 from hikeshi.incident.record import Record
 from tests.bent_command import BOUNDARIES
+from tests.unit.commands import stopped
 from tests.unit.conftest import PROBES
-from tests.unit.test_cli import stopped
 from tests.unit.test_triage import HEALTHY
 
 ROOT = Path(__file__).parents[2]

@@ -2,11 +2,9 @@
 
 import csv
 import datetime
-import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -14,19 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.host_program import loaded
+
 PROGRAM = Path(__file__).parents[2] / "inventories" / "drill" / "batch" / "export_orders.py"
 TOKYO = ZoneInfo("Asia/Tokyo")
 
 
-def loaded() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("export_orders", PROGRAM)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-export = loaded()
+export = loaded(PROGRAM)
 
 
 @pytest.fixture

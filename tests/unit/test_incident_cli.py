@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from hikeshi import lock, runner, screen
+from hikeshi import lock, screen
 from hikeshi.errors import ExitStatus, RefusedError
 from hikeshi.incident import permissions, stages, store
 from hikeshi.incident.journal import Journal
 from hikeshi.incident.record import Record
 from hikeshi.site import load
+from tests.unit.commands import Runs, hikeshi, stopped
 from tests.unit.conftest import SITE, Project
 from tests.unit.shop import Shop
-from tests.unit.test_cli import Runs, hikeshi, stopped
 from tests.unit.test_triage import HEALTHY
 
 
@@ -51,14 +51,6 @@ class Desk:
 def desk(project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Desk:
     monkeypatch.setattr(screen, "_zone", None)
     return Desk(monkeypatch, capsys)
-
-
-@pytest.fixture
-def runs(monkeypatch: pytest.MonkeyPatch, project: Project, shop: Shop) -> Runs:
-    fake = Runs()
-    monkeypatch.setattr(runner, "run", fake)
-    project.site({**SITE, "views": dict.fromkeys(("customer", "direct"), {"url": shop.url})})
-    return fake
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """web_server's program that makes room for logs: oldest first, nothing but logs, and no line is lost."""
 
 import gzip
-import importlib.util
 import os
 import signal
 import subprocess
@@ -15,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.unit.host_program import loaded
+
 SOURCE = Path(__file__).parents[2] / "roles" / "web_server" / "library" / "keep_logs.py"
 ROTATED = r"(access|error)\.log[.-][0-9][0-9.-]*(\.gz)?"
 KIB = 1 << 10
@@ -23,10 +24,7 @@ KIB = 1 << 10
 @pytest.fixture
 def keeper(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Return the program, which takes this process for nginx's."""
-    spec = importlib.util.spec_from_file_location("keep_logs", SOURCE)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = loaded(SOURCE)
     monkeypatch.setattr(module, "main_pid", lambda unit: os.getpid())
     monkeypatch.setattr(module, "SETTLE_S", 0)
     monkeypatch.setattr(module, "WAIT_S", 0.3)

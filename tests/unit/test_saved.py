@@ -1,6 +1,5 @@
 """Evidence before stopping: the collector's own program, and what a real run of Ansible saves into the incident."""
 
-import importlib.util
 import json
 import os
 import shutil
@@ -17,8 +16,9 @@ from hikeshi.errors import HikeshiError
 from hikeshi.incident import audit, saved, store
 from hikeshi.runner import Event
 from hikeshi.site import load
+from tests.unit.commands import Runs
 from tests.unit.conftest import Project
-from tests.unit.test_cli import Runs
+from tests.unit.host_program import loaded
 
 ROOT = Path(__file__).parents[2]
 AT_JOB = """#!/bin/sh
@@ -35,12 +35,7 @@ cd /root || { echo 'Execution directory inaccessible' >&2; exit 1; }
 
 @pytest.fixture
 def program() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("save_evidence", ROOT / "roles/evidence/library/save_evidence.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded(ROOT / "roles/evidence/library/save_evidence.py")
 
 
 def test_spools_are_read_as_they_are_but_for_the_environment_of_jobs(program: ModuleType, tmp_path: Path) -> None:

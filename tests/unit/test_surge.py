@@ -21,9 +21,9 @@ from hikeshi.errors import ExitStatus, HikeshiError, MisconfiguredError, Refused
 from hikeshi.incident import store
 from hikeshi.site import MOST_SURGE, Expect, Site, load
 from hikeshi.surge import Answer, Page, Step, Surge
+from tests.unit.commands import hikeshi
 from tests.unit.conftest import SITE, Project
 from tests.unit.shop import COUNT, Shop
-from tests.unit.test_cli import hikeshi
 from tests.unit.test_probes import PROBES as ALL_PROBES
 
 TOP, PICTURES, CART = ALL_PROBES["probes"]

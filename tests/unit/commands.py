@@ -1,0 +1,45 @@
+"""Type a command, with Ansible replaced at its one seam."""
+
+import json
+from typing import Any
+
+import pytest
+
+from hikeshi import cli
+from hikeshi.runner import Event, RunResult
+from hikeshi.site import Site
+from tests.unit.test_triage import HEALTHY
+
+
+class Runs:
+    """Stands where Ansible would: answers each playbook with what was put in, and keeps what was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, dict[str, Any], bool]] = []
+        self.evidence: list[dict[str, Any]] = [HEALTHY]
+        self.failures: dict[str, list[Event]] = {}
+
+    def __call__(self, site: Site, playbook: str, *, extra: Any = None, check: bool = False, **_: Any) -> RunResult:
+        self.asked.append((playbook, extra or {}, check))
+        failures = self.failures.get(playbook, [])
+        returned = {}
+        if playbook == "collect-evidence.yml" and not failures:
+            returned = {"web1": self.evidence.pop(0) if len(self.evidence) > 1 else self.evidence[0]}
+        return RunResult(playbook, 2 if failures else 0, 0.1, {"web1": 0}, failures, returned, "")
+
+    @property
+    def playbooks(self) -> list[str]:
+        return [playbook for playbook, _, _ in self.asked]
+
+
+def hikeshi(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr("sys.argv", ["hikeshi", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
+
+
+def stopped(unit: str) -> dict[str, Any]:
+    evidence: dict[str, Any] = json.loads(json.dumps(HEALTHY))
+    evidence["units"][unit].update({"active": "inactive", "enabled": "disabled"})
+    return evidence
