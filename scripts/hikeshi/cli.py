@@ -170,9 +170,14 @@ def show_recovery(done: recover.Recovery, *, plan_only: bool, check: bool) -> No
     """Print a recovery's result; of a plan or a check, what would be done."""
     for line in done.unseen:
         screen.out.print(f"not seen: {screen.safe(line, 300)}")
-    if done.found:
-        screen.out.print("[bold]findings[/bold]")
-        screen.findings_table(done.found)
+    still = done.found if plan_only or check else done.left
+    for title, findings in (
+        ("found and mended", [item for item in done.found if item not in still]),
+        ("findings" if plan_only or check else "[bold red]still wrong[/bold red]", still),
+    ):
+        if findings:
+            screen.out.print(f"[bold]{title}[/bold]")
+            screen.findings_table(findings)
     if plan_only:
         screen.out.print("[bold]plan[/bold]")
         screen.plan_table(done.proposed)
@@ -192,9 +197,8 @@ def show_recovery(done: recover.Recovery, *, plan_only: bool, check: bool) -> No
             screen.out.print(f"  {item.seconds:5.1f} s  {state:<13} {screen.safe(item.planned.step.words, 200)}")
     if done.converged:
         screen.out.print(f"the whole site was converged from code: {done.converged_changes} tasks changed something")
-    if done.left:
-        screen.out.print("[bold red]still wrong[/bold red]")
-        screen.findings_table(done.left)
+    if done.converge_stopped:
+        screen.out.print(f"[bold red]converging stopped[/bold red] at {screen.safe(done.converge_stopped, 1000)}")
     if done.after:
         screen.probe_table(done.after)
     screen.kept_lines(done.kept)

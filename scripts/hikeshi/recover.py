@@ -49,6 +49,7 @@ class Recovery:
     proposed: Plan = field(default_factory=lambda: Plan(()))
     converged: bool = False
     converged_changes: int = 0
+    converge_stopped: str = ""  # where converging failed, and why
     left: list[Finding] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
     kept: list[Addition] = field(default_factory=list)  # what people added, and stands as it stood
@@ -74,6 +75,7 @@ class Recovery:
             "healthy": self.healthy,
             "changed": self.changed,
             "converged": self.converged,
+            "converge_stopped": self.converge_stopped,
             "probes_before": [asdict(item) for item in self.before],
             "findings": [finding_data(item) for item in self.found],
             "plan": [
@@ -335,8 +337,14 @@ def _mend_in_rounds(
 def _converge(site: Site, done: Recovery, track: Stages) -> None:
     """Build the site from code again: what no step could mend, its role may."""
     title = "the plan's steps were not enough: converging the whole site"
-    with track.stage("converge"), screen.run_progress(title) as progress:
+    with track.stage("converge") as action, screen.run_progress(title) as progress:
         result = runner.run(site, "build-site.yml", verb="converge", listen=progress)
+        if not result.ok:
+            first = result.failures[0] if result.failures else None
+            done.converge_stopped = (
+                f"{first.host} · {first.role} · {first.task}: {first.message}" if first else result.output[-400:]
+            )
+            action.failed(done.converge_stopped)
     done.converged = True
     done.converged_changes = sum(result.changed.values())
     if not result.ok:

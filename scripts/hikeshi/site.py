@@ -199,6 +199,13 @@ class Site:
             path for path in dict.fromkeys((self.folder / "hosts.yml", self.private / "hosts.yml")) if path.exists()
         ]
 
+    def hosts(self) -> list[str]:
+        """Return the names of the site's hosts, as Ansible reads them."""
+        from ansible.inventory.manager import InventoryManager  # takes half a second, which few verbs need
+        from ansible.parsing.dataloader import DataLoader
+
+        return list(InventoryManager(DataLoader(), [str(path) for path in self.inventory]).hosts)
+
     @property
     def records(self) -> Path:
         """Folder of this site's runs and journal: private, outside git."""

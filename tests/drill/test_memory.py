@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,6 +67,19 @@ def test_killed_at_every_stage_boundary_and_resumed(incident: Path, seed: int) -
     status = hikeshi("incident", "status", "--json").data
     assert status["running"] == []
     assert hikeshi("incident", "verify").status == 0
+
+
+def test_of_twenty_recoveries_one_runs_and_nineteen_name_it(incident: Path, seed: int) -> None:
+    assert hikeshi("drill", "break", "database-disabled", "--seed", str(seed + 17)).status == 0
+    with ThreadPoolExecutor(20) as people:
+        ends = list(people.map(lambda _: hikeshi("recover", "--yes"), range(20)))
+    assert sorted(done.status for done in ends) == [0] + 19 * [ExitStatus.REFUSED], [done.err for done in ends]
+    owner = f", pid {records('recovery.start')[0].pid}, recover"
+    refused = [done.err for done in ends if done.status == ExitStatus.REFUSED]
+    assert all(owner in " ".join(words.split()) for words in refused), refused[0]
+    assert len(records("recovery.start")) == 1
+    assert len([record for record in records("run.start") if record.data["playbook"] == "recover-site.yml"]) == 1
+    assert not red(hikeshi("probe", "--json").data)
 
 
 def test_without_a_permission_it_stops_and_after_it_goes_on(incident: Path, seed: int) -> None:

@@ -58,6 +58,20 @@ def test_what_no_step_mends_is_converged_and_then_reported(monkeypatch: pytest.M
     assert runs.playbooks.count("build-site.yml") == 1
 
 
+def test_where_converging_stopped_is_said_with_what_is_still_wrong(
+    monkeypatch: pytest.MonkeyPatch, runs: Runs, capsys: Any
+) -> None:
+    runs.evidence = [stopped("nginx.service")]
+    runs.failures = {"build-site.yml": [Event("web1", "database", "Ask it", "failed", message="permission denied")]}
+    assert hikeshi(monkeypatch, "recover", "--yes") == ExitStatus.FAILED
+    told = capsys.readouterr().out
+    assert "converging stopped at web1 · database · Ask it: permission denied" in told
+    assert "still wrong" in told
+    assert "found and mended" not in told
+    assert hikeshi(monkeypatch, "incident", "status") == ExitStatus.DONE
+    assert ", not healthy" in capsys.readouterr().out
+
+
 def test_what_a_person_must_think_about_converges_nothing(monkeypatch: pytest.MonkeyPatch, runs: Runs) -> None:
     """A disk that is full of who knows what: no step, no customer suffers, and building the site anew helps nobody."""
     full: dict[str, Any] = json.loads(json.dumps(HEALTHY))

@@ -31,6 +31,7 @@ SET = ("deadline.set", {"name": "report", "at": "2026-11-25T06:30:00+00:00", "ow
     ("words", "expected"),
     [
         ("15:30", datetime(2026, 11, 25, 6, 30, tzinfo=UTC)),
+        ("15.30", datetime(2026, 11, 25, 6, 30, tzinfo=UTC)),
         (" 15:30 ", datetime(2026, 11, 25, 6, 30, tzinfo=UTC)),
         ("2026-11-25 15:30", datetime(2026, 11, 25, 6, 30, tzinfo=UTC)),
         ("2026-11-26 00:30", datetime(2026, 11, 25, 15, 30, tzinfo=UTC)),
@@ -55,7 +56,6 @@ def test_today_is_the_sites_today() -> None:
         "",
         "soon",
         "25:00",
-        "15.30",
         "15:60",
         "15:30:00 pm",
         "2026-11-26",
@@ -85,6 +85,12 @@ def test_hours_that_come_twice_or_never_are_refused() -> None:
     with pytest.raises(UsageError, match="no certain time"):
         clock.parse("2027-03-28 02:30", NOW, BERLIN)
     assert clock.parse("2026-10-25T02:30+02:00", datetime(2026, 10, 24, tzinfo=UTC), BERLIN).hour == 0
+
+
+def test_an_hour_that_comes_twice_is_said_with_its_offset() -> None:
+    first = datetime(2026, 10, 25, 0, 30, tzinfo=UTC)
+    said = [clock.said(time, BERLIN, first) for time in (first, first + timedelta(hours=1), first + timedelta(hours=2))]
+    assert said == ["02:30 (UTC+02:00)", "02:30 (UTC+01:00)", "03:30"]
 
 
 def test_moved_met_and_set_again() -> None:

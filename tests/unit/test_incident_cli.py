@@ -94,6 +94,50 @@ def test_half_opened_incident_is_taken_up_and_a_finished_one_is_not(desk: Desk) 
     assert "exists already" in desk.err
 
 
+@pytest.mark.parametrize("dated", [False, True])
+def test_incident_that_was_closed_too_early_goes_on(opened: Desk, dated: bool) -> None:
+    folder = store.folder(load())
+    name = folder.name if dated else "tv"
+    assert opened("incident", "permit", "reboot", "--by", "Ms Ito", "--words", "yes") == 0
+    assert opened("incident", "open", name, "--again") == ExitStatus.REFUSED, "it is open"
+    assert opened("incident", "close") == 0
+    assert opened("incident", "open", "tv-2", "--again") == ExitStatus.USAGE
+    assert f"there are: {folder.name}" in opened.err
+    assert opened("incident", "open", name, "--again", "--words", "the pictures are gone again") == 0
+    assert opened.out.strip() == f"incident {folder.name} is open again"
+    assert store.folder(load()) == folder
+    assert opened("incident", "status") == 0
+    assert "opened the incident again: the pictures are gone again" in opened.out
+    assert "allowed, not used: reboot" in opened.out
+    assert opened("incident", "verify") == 0
+    assert Journal(load().records).records()[-1].data["folder"] == folder.name
+    assert opened("incident", "close") == 0
+
+
+def test_names_are_one_in_any_case_and_stand_in_one_line(opened: Desk) -> None:
+    assert opened("incident", "deadline", "Report", later(60), "--kind", "Report", "--owner", "Aki") == 0
+    assert opened("incident", "deadline", "REPORT", "--met") == 0
+    assert opened("incident", "permit", "Reboot", "--by", "Ms Ito", "--words", "yes") == 0
+    assert opened("incident", "note", "Bo", "--as", "Lead") == 0
+    for words in (["note", "Bo\nlead", "--as", "hands"], ["deadline", "a\nb", later(9)]):
+        assert opened("incident", *words) == ExitStatus.USAGE
+        assert "allowed: one line of printable characters" in opened.err
+    assert opened("incident", "permit", "copy", "--by", "Ms\nIto", "--words", "yes") == ExitStatus.USAGE
+
+
+def test_note_about_a_host_takes_only_hosts_of_the_site(opened: Desk) -> None:
+    assert opened("incident", "note", "the disk is full", "--host", "wbe1") == ExitStatus.USAGE
+    assert "--host is 'wbe1'; allowed: web1" in opened.err
+    assert opened("incident", "note", "the disk is full", "--host", "web1") == 0
+    assert records()[-1].host == "web1"
+
+
+def test_permit_says_what_it_was_bounded_to(opened: Desk) -> None:
+    words = ["--by", "Ms Ito", "--words", "twice, until seven", "--limit", "2", "--until", later(60)]
+    assert opened("incident", "permit", "reboot", *words) == 0
+    assert "reboot: granted by Ms Ito, up to 2 times, until 20" in opened.out
+
+
 def test_journal_that_is_gone_is_said(opened: Desk) -> None:
     shutil.rmtree(store.folder(load()))
     assert opened("incident", "status") == ExitStatus.MISCONFIGURED
@@ -122,6 +166,9 @@ def test_emptied_standing_journal_is_not_begun_anew(desk: Desk, content: bytes) 
     assert path.read_bytes() == content
     path.unlink()  # as it says
     assert desk("incident", "note", "x") == 0
+    assert "was gone; it is begun anew" in desk.err
+    assert desk("incident", "verify") == 0
+    assert "begun anew: one that stood here before is gone" in desk.out
 
 
 def test_a_first_writer_killed_at_once_leaves_no_obstacle(desk: Desk) -> None:
@@ -394,6 +441,17 @@ def test_a_look_with_one_probe_leaves_what_the_others_saw(opened: Desk) -> None:
     assert opened("incident", "status") == 0
     assert "customer) top: x" in opened.out
     assert "all" not in opened.out.partition("symptoms")[2].partition("done last")[0]
+
+
+def test_what_several_views_see_alike_is_one_line(opened: Desk) -> None:
+    journal = store.journal(load())
+    for view, seen in (("customer", "503"), ("customer-ipv6", "503"), ("direct", "500")):
+        look = {"id": "top", "title": "Top page", "seen": seen, "passed": False}
+        journal.append("probes", {"view": view, "results": [look]})
+    assert opened("incident", "status") == 0
+    assert "customer, customer-ipv6) Top page: 503" in opened.out
+    assert "direct) Top page: 500" in opened.out
+    assert opened.out.count("since") == 1
 
 
 def test_more_findings_than_a_record_holds_are_never_said_to_be_none(opened: Desk) -> None:

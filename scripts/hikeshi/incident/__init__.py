@@ -7,11 +7,12 @@ happens to a site while no incident is open goes to the site's standing journal.
 Kinds of records, and their data. An action has two: KIND.start, written before it begins, and KIND.end with the seq of
 its start, its outcome (done, failed, interrupted), its seconds, and why it failed.
 
-    journal.begun         site; the first record of every journal
+    journal.begun         site; the first record of every journal; anew: true where another one stood and is gone
     journal.torn          bytes, blob: a line that a killed writer left unfinished was taken out
     incident.opened       site, title, name, by, words (of the customer); in the standing journal: folder
     incident.closed       words, by, force, left: what was still open, verified: whole, bad, why, head as verify found
                           them just before; in the standing journal: folder
+    incident.reopened     by, words; in the standing journal: folder
     note                  words, by
     person                role (lead, hands, timekeeper, scribe), name
     deadline.set          name, at, owner, kind (report, restore, other), by, words

@@ -70,6 +70,8 @@ def verify(folder: Path, anchor: Path | None = None, site: str = "") -> Verdict:
     torn = [str(record.seq) for record in records if record.kind == "journal.torn"]
     if torn:
         verdict.notes.append(f"a killed writer's unfinished line was set aside before record {', '.join(torn)}")
+    if records and records[0].data.get("anew"):
+        verdict.notes.append("this journal was begun anew: one that stood here before is gone")
     if anchor is None:
         verdict.notes.append(
             "without --anchor it cannot be excluded that the end was cut off or that everything was written anew"

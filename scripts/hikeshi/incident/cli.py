@@ -37,10 +37,18 @@ def _words(text: str, what: str, limit: int = LONGEST) -> str:
 
 
 def _name(text: str) -> str:
-    """Return the name of a deadline."""
-    text = _words(text, "the name", 40)
-    if not text or not text.isprintable():
+    """Return the name of a deadline: in small letters, so that Report and report are one."""
+    text = _line(text, "the name of a deadline", 40)
+    if not text:
         raise UsageError(f"{text!r} cannot name a deadline; allowed: up to 40 printable characters.")
+    return text.casefold()
+
+
+def _line(text: str, what: str, limit: int = 100) -> str:
+    """Return a name of the command line, which must stand in one line of a screen."""
+    text = _words(text, what, limit)
+    if not text.isprintable():
+        raise UsageError(f"{what} is {text!r}; allowed: one line of printable characters.")
     return text
 
 
@@ -56,21 +64,24 @@ def open_incident(
     name: Annotated[str, typer.Argument(help="A short name, like tv-day.")],
     by: ByOption = "",
     words: WordsOption = "",
+    again: Annotated[
+        bool, typer.Option("--again", help="Go on with one that was closed; its journal goes on.")
+    ] = False,
     site: SiteOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Open an incident: from now on everything done to the site is written into its journal."""
     chosen = load(site)
     now = datetime.now(UTC).astimezone(chosen.zone)
-    who, said = _words(by, "--by", 100) or actor(), _words(words, "--words", 10_000)
+    who, said = _line(by, "--by") or actor(), _words(words, "--words", 10_000)
     with lock.held(chosen, "incident open"):  # a recovery ends in the journal in which it began
-        folder = store.begin(chosen, name, who, said, now)
+        folder = store.reopen(chosen, name, who, said) if again else store.begin(chosen, name, who, said, now)
     journal = store.opened(chosen)
     permissions.take_over_standing(chosen, journal)
     if as_json:
         screen.print_json(show.status_data(chosen, journal, states.derive(journal.records())))
         return
-    screen.out.print(f"incident {screen.safe(folder.name)} is open")
+    screen.out.print(f"incident {screen.safe(folder.name)} is open{' again' if again else ''}")
     show.remind(chosen)
     screen.say("next: hikeshi incident deadline report 15:30 --kind report --owner WHO; hikeshi recover --plan")
 
@@ -93,14 +104,17 @@ def note(
     text = well_formed(words).strip()
     if not text:
         raise UsageError("there is nothing to note.", 'hikeshi incident note "the disk is full"')
+    if host and host not in (hosts := chosen.hosts()):
+        raise UsageError(f"--host is {host!r}; allowed: {', '.join(hosts)}.")
     if role is None:
-        data = {"words": text, "by": _words(by, "--by", 100) or actor()}
-        record = journal.append("note", data, host=_words(host, "--host", 255))
+        data = {"words": text, "by": _line(by, "--by") or actor()}
+        record = journal.append("note", data, host=host)
         _done(record, "noted", as_json=as_json)
         return
+    role = role.casefold()
     if role not in states.PEOPLE:
         raise UsageError(f"--as is '{role}'; allowed: {', '.join(states.PEOPLE)}.")
-    person = _words(text, "the name", 100)
+    person = _line(text, "the name")
     record = journal.append("person", {"role": role, "name": person})
     _done(record, f"{person} is {role}", as_json=as_json)
 
@@ -121,6 +135,7 @@ def permit(
 ) -> None:
     """Write down what the customer allowed, refused or took back, in the customer's words."""
     chosen = load(site)
+    name = name.casefold()
     meaning = REGISTRY.get(name)  # type: ignore[call-overload]
     if meaning is None:
         raise UsageError(f"unknown permission '{name}'; allowed: {', '.join(permissions.NAMES)}.")
@@ -140,9 +155,11 @@ def permit(
     journal = store.opened(chosen)
     show.heading(chosen)
     kind = "permission.refused" if refuse else "permission.withdrawn" if withdraw else "permission.granted"
-    data = {"name": name, "by": _words(by, "--by", 100), "words": _words(words, "--words"), "limit": limit}
+    data = {"name": name, "by": _line(by, "--by"), "words": _words(words, "--words"), "limit": limit}
     record = journal.append(kind, {**data, "until": clock.write(ends) if ends else None, "standing": False})
-    _done(record, f"{name}: {kind.partition('.')[2]} by {data['by']}", as_json=as_json)
+    bounds = permissions.bounds(meaning, limit, ends, chosen.zone)
+    said = f"{name}: {kind.partition('.')[2]} by {data['by']}" + (f", {bounds}" if bounds else "")
+    _done(record, said, as_json=as_json)
 
 
 @app.command("deadline")
@@ -169,8 +186,8 @@ def keep_deadline(
     chosen = load(site)
     journal = store.opened(chosen)
     now = datetime.now(UTC)
-    name, who, reason = _name(name), _words(by, "--by", 100) or actor(), _words(why, "--why")
-    keeper = _words(owner, "--owner", 100)
+    name, who, reason = _name(name), _line(by, "--by") or actor(), _words(why, "--why")
+    keeper = _line(owner, "--owner")
     hand_over = bool(keeper) and time is None
     if sum((time is not None, met, drop, hand_over)) != 1:
         raise UsageError(
@@ -184,7 +201,7 @@ def keep_deadline(
         record = deadline.end(chosen, journal, name, "met" if met else "dropped", by=who, why=reason)
         said = states.told(record, chosen.zone)
     else:
-        sort = next((known for known in clock.KINDS if known == kind), None)
+        sort = next((known for known in clock.KINDS if kind and known == kind.casefold()), None)
         if kind is not None and sort is None:
             raise UsageError(f"--kind is '{kind}'; allowed: {', '.join(clock.KINDS)}.")
         at = clock.parse(well_formed(time), now, chosen.zone)
@@ -220,7 +237,7 @@ def late(
             f"hikeshi incident late {shlex.quote(name)} --until 16:00 --why WHY",
         )
     if sent:
-        record = deadline.sent(journal, name, by=_words(by, "--by", 100) or actor())
+        record = deadline.sent(journal, name, by=_line(by, "--by") or actor())
         said = f"{name}: {_when(chosen, clock.read(record.data['at']), now)}"
     else:
         at = clock.parse(well_formed(until), now, chosen.zone)
@@ -283,7 +300,7 @@ def _folder(site: Site, incident: str | None, anchor: Path | None) -> Path:
         return store.folder(site)
     known = store.folders(site)
     gone = audit.known_journals(anchor) if anchor else set()
-    named = {incident} & ({*known} | gone) or {name for name in known if name[11:] == incident}
+    named = {incident} & ({*known} | gone) or {name for name in known if store.undated(name) == incident}
     if len(named) != 1:
         raise UsageError(
             f"{'more than one' if named else 'no'} journal '{well_formed(incident)}' of site {site.name}; there are: "
@@ -341,7 +358,7 @@ def _close(chosen: Site, words: str, by: str, *, force: bool) -> tuple[Journal, 
             "something is still open:\n" + "\n".join(f"  {line}" for line in left),
             "close it, or: hikeshi incident close --force --words WHY",
         )
-    said = {"words": _words(words, "--words"), "by": _words(by, "--by", 100) or actor()}
+    said = {"words": _words(words, "--words"), "by": _line(by, "--by") or actor()}
     verified = {"whole": verdict.whole, "bad": verdict.bad, "why": verdict.why, "head": verdict.head}
     store.end(chosen, {**said, "force": force, "left": left, "verified": verified})
     return journal, left

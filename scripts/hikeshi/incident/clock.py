@@ -13,7 +13,7 @@ from hikeshi.incident.record import Record
 Kind = Literal["report", "restore", "other"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 WARN_MINUTES = (0, 10, 30)  # the tightest first
-_CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
+_CLOCK = re.compile(r"([01]?\d|2[0-3])[:.]([0-5]\d)")
 _FIX = 'write 15:30, "2026-11-25 15:30" or 2026-11-25T15:30+09:00'
 
 
@@ -140,7 +140,9 @@ def _in_zone(local: datetime, zone: ZoneInfo, words: str) -> datetime:
 def said(time: datetime, zone: ZoneInfo, now: datetime) -> str:
     """Return a time as it is said at the site: the hour alone when it is today."""
     local = time.astimezone(zone)
-    return f"{local:%H:%M}" if local.date() == now.astimezone(zone).date() else f"{local:%Y-%m-%d %H:%M}"
+    words = f"{local:%H:%M}" if local.date() == now.astimezone(zone).date() else f"{local:%Y-%m-%d %H:%M}"
+    twice = local.replace(fold=0).utcoffset() != local.replace(fold=1).utcoffset()
+    return f"{words} (UTC{local.isoformat()[-6:]})" if twice else words  # the hour that the clocks' change makes twice
 
 
 def span(left: timedelta) -> str:

@@ -134,14 +134,17 @@ class Journal:
 
         A writer killed at the very first record leaves an empty file, too, but in a folder that holds nothing else.
         """
-        used = (self.folder / OPEN).is_symlink() or any(
-            next((self.folder / name).glob("*"), None) for name in ("blobs", "runs")
-        )
-        if not size and used:
+        if not size and self.in_use():
             raise MisconfiguredError(
                 f"record 1 of {self.path} is missing: the journal is empty, but its folder was in use.",
                 f"put a copy of it back; or, to begin it anew without what it held: rm {shlex.quote(str(self.path))}",
             )
+
+    def in_use(self) -> bool:
+        """Return whether the folder holds what only a journal's records can have put there."""
+        return (self.folder / OPEN).is_symlink() or any(
+            next((self.folder / name).glob("*"), None) for name in ("blobs", "runs")
+        )
 
     def keep(self, text: str) -> dict[str, Any]:
         """Keep something long in a file named by its hash, redacted; return what a record says of it."""
@@ -246,10 +249,18 @@ class Locked:
         if not size or (inode, size) != (status.st_ino, status.st_size):
             seq, prev = self._read_end(status.st_size)
         if seq == 0:
-            first = self._write(1, FIRST_PREV, "journal.begun", self._journal.about, "")
+            first = self._begin()
             sync_folder(self._journal.folder)
             return 2, digest(first.line())
         return seq + 1, prev
+
+    def _begin(self) -> Record:
+        """Write the first record; say so where there had been a journal that somebody took away."""
+        anew = self._journal.in_use()
+        if anew:
+            _tell(f"{self._journal.path} was gone; it is begun anew, and what it held (permissions, too) is not known")
+        about = {**self._journal.about, **({"anew": True} if anew else {})}
+        return self._write(1, FIRST_PREV, "journal.begun", about, "")
 
     def _read_end(self, size: int) -> tuple[int, str]:
         if not size:
@@ -288,20 +299,24 @@ class Locked:
 
     def _note_torn(self, seq: int, prev: str, torn: bytes) -> tuple[int, str]:
         """Write that a torn line was set aside; only then is it given its name among the blobs."""
-        with suppress(OSError):  # a screen that takes nothing is no reason to write nothing
-            print(  # the first to know; no module that draws screens may be needed here
-                f"{self._journal.path}: a writer was killed in the middle of record {seq + 1}; its {len(torn)} bytes "
-                "are set aside, and the journal goes on",
-                file=sys.stderr,
-            )
+        _tell(
+            f"{self._journal.path}: a writer was killed in the middle of record {seq + 1}; its {len(torn)} bytes "
+            "are set aside, and the journal goes on"
+        )
         if seq == 0:
-            first = self._write(1, FIRST_PREV, "journal.begun", self._journal.about, "")
+            first = self._begin()
             seq, prev = 1, digest(first.line())
         path = self._journal.folder / "blobs" / digest(torn)
         record = self._write(seq + 1, prev, "journal.torn", {"blob": path.name, "bytes": len(torn)}, "")
         make_private_folder(path.parent)
         _torn_file(self._journal).replace(path)
         return record.seq, digest(record.line())
+
+
+def _tell(words: str) -> None:
+    """Tell the operator, who is the first to know; no module that draws screens may be needed here."""
+    with suppress(OSError):  # a screen that takes nothing is no reason to write nothing
+        print(words, file=sys.stderr)
 
 
 def abandoned(records: Sequence[Record], alive: Callable[[Record], bool]) -> list[Record]:

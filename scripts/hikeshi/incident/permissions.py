@@ -96,12 +96,17 @@ class Decision:
 
     def bounds(self, zone: tzinfo) -> str:
         """Return what it is bounded to, in words; empty when nothing bounds it."""
-        words = []
-        if self.limit is not None:
-            words.append(f"up to {number(self.limit)}" + ("" if REGISTRY[self.name].by_amount else " times"))
-        if self.until:
-            words.append(f"until {self.until.astimezone(zone):%Y-%m-%d %H:%M %Z}")
-        return ", ".join(words)
+        return bounds(REGISTRY[self.name], self.limit, self.until, zone)
+
+
+def bounds(meaning: Meaning, limit: float | None, until: datetime | None, zone: tzinfo) -> str:
+    """Return what a permission is bounded to, in words; empty when nothing bounds it."""
+    words = []
+    if limit is not None:
+        words.append(f"up to {number(limit)}" + ("" if meaning.by_amount else " times"))
+    if until:
+        words.append(f"until {until.astimezone(zone):%Y-%m-%d %H:%M %Z}")
+    return ", ".join(words)
 
 
 def number(value: float) -> str:

@@ -147,9 +147,7 @@ def _header(site: Site, state: State, now: datetime) -> list[str]:
     if state.opened and not state.closed:
         since = f"since {clock.said(state.opened.time, site.zone, now)} · {_now(site, now)}"
         words = states.words(state.opened.data.get("words"))
-        lines = [
-            f"[bold]incident {_safe(state.name)}[/bold] · {_safe(site.data.title)} · since {since} · {_now(site, now)}"
-        ]
+        lines = [f"[bold]incident {_safe(state.name)}[/bold] · {_safe(site.data.title)} · {since}"]
         lines += [f"  “{_safe(words, 500)}”"] if words else []
         lines += [f"  {_time_left(site, deadline, now)}" for deadline in state.standing]
         lines += [f"  {line}" for line in _way_out(state.standing, now)]
@@ -177,11 +175,15 @@ def _people(site: Site, state: State, now: datetime) -> list[str]:
 
 def _symptoms(site: Site, state: State, now: datetime) -> list[str]:
     lines = []
+    red: dict[tuple[str, str], list[str]] = {}  # what several views see alike is said once
     for view, looks in state.looks.items():
         for look in looks.values():
             if look.red:
                 what = f"{_safe(look.result.get('title'), 100)}: {_safe(look.result.get('seen'), 200)}"
-                lines.append(f"  [bold red]red[/bold red] ({_seen(site, look, now)}, {_safe(view)}) {what}")
+                red.setdefault((_seen(site, look, now), what), []).append(_safe(view))
+    for (at, what), views in red.items():
+        lines.append(f"  [bold red]red[/bold red] ({at}, {', '.join(views)}) {what}")
+    for view, looks in state.looks.items():
         if looks and not any(look.red for look in looks.values()):
             oldest = min(looks.values(), key=lambda look: look.record.seq)
             lines.append(f"  [green]all {len(looks)} green[/green] ({_seen(site, oldest, now)}, {_safe(view)})")

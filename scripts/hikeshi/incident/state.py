@@ -101,6 +101,8 @@ def _add(state: State, record: Record) -> None:
         state.name, state.opened, state.closed = str(data.get("folder") or data.get("name")), record, None
     elif record.kind == "incident.closed":
         state.closed = record
+    elif record.kind == "incident.reopened":
+        state.closed = None
     elif record.kind == "person":
         state.people[str(data.get("role"))] = str(data.get("name"))
     elif record.kind == "probes":
@@ -148,6 +150,8 @@ def _told(record: Record, zone: ZoneInfo | None) -> str:
             return f"opened incident {get.get('name')}: {get.get('words') or 'no words of the customer'}"
         case "incident.closed":
             return "closed the incident" + (" by force" if data.get("force") else "")
+        case "incident.reopened":
+            return f"opened the incident again: {get.get('words') or 'no words why'}"
         case "note":
             return f"note: {get.get('words')}"
         case "person":
@@ -190,5 +194,7 @@ def _told(record: Record, zone: ZoneInfo | None) -> str:
         case "stage.end" | "run.end" | "recovery.end" | "probe.end":
             what = get.get("stage") or get.get("playbook") or record.kind.partition(".")[0]
             why = f": {get['why']}" if get.get("why") else ""
+            if "healthy" in data:
+                why = (", healthy" if data["healthy"] else ", not healthy") + why
             return f"{what} {get.get('outcome')} in {get.get('seconds')} s{why}"
     return f"{record.kind} {' '.join(f'{key}={value}' for key, value in get.items())}"

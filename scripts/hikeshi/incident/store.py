@@ -10,7 +10,7 @@ from hikeshi.files import make_private_folder
 from hikeshi.incident.journal import NAME, OPEN, Journal, explained
 from hikeshi.incident.record import BadRecord, Record, parse
 from hikeshi.site import Site, shown, site_secrets
-from hikeshi.text import Redactor
+from hikeshi.text import Redactor, well_formed
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
 
@@ -100,13 +100,17 @@ def begin(site: Site, name: str, by: str, words: str, now: datetime) -> Path:
             f"'{name}' cannot name an incident; allowed: up to 41 small letters, digits and hyphens.",
             "hikeshi incident open tv-day",
         )
+    standing(site).records()  # refuses one that was emptied, before anything is opened that it could not tell of
     with standing(site).locked() as ours:
-        if already := open_folder(site):
-            raise RefusedError(f"incident {already.name} is open.", f"hikeshi incident close --site {site.name}")
+        _refuse_second(site)
         made = site.records.parent / f"{now:%Y-%m-%d}-{name}"
         inner = _journal(site, made)
         if (made / NAME).exists() and not _left_half_opened(inner.records(), site):
-            raise UsageError(f"{shown(made)} exists already.", f"hikeshi incident open {name}-2 --site {site.name}")
+            raise UsageError(
+                f"{shown(made)} exists already.",
+                f"hikeshi incident open {name} --again --site {site.name}, to go on with it; for a new one "
+                f"hikeshi incident open {name}-2 --site {site.name}",
+            )
         inner.append(
             "incident.opened", {"site": site.name, "title": site.data.title, "name": name, "by": by, "words": words}
         )
@@ -116,6 +120,26 @@ def begin(site: Site, name: str, by: str, words: str, now: datetime) -> Path:
     return made
 
 
+def reopen(site: Site, name: str, by: str, words: str) -> Path:
+    """Go on with an incident that was closed, named with or without its date; of several the newest."""
+    standing(site).records()  # as above
+    with standing(site).locked() as ours:
+        _refuse_second(site)
+        known = [found for found in folders(site) if found != site.records.name]
+        named = [found for found in known if name in (found, undated(found))]
+        if not named:
+            raise UsageError(
+                f"no incident '{well_formed(name)}' of site {site.name}; there are: {', '.join(known) or 'none'}.",
+                f"hikeshi incident open {well_formed((known or ['NAME'])[-1])} --again --site {site.name}",
+            )
+        target = site.records.parent / named[-1]
+        _journal(site, target).append("incident.reopened", {"by": by, "words": words})
+        with explained(f"the pointer to the open incident, {site.records / OPEN},", site.records):
+            _point(site, target)
+        ours.append("incident.reopened", {"folder": target.name, "by": by, "words": words})
+    return target
+
+
 def end(site: Site, data: dict[str, object]) -> None:
     """Close the open incident; `data` is written into its last record."""
     inner = opened(site)
@@ -123,6 +147,16 @@ def end(site: Site, data: dict[str, object]) -> None:
     with explained(f"the pointer to the open incident, {site.records / OPEN},", site.records):
         (site.records / OPEN).unlink(missing_ok=True)
     standing(site).append("incident.closed", {"folder": inner.folder.name, **data})
+
+
+def undated(folder: str) -> str:
+    """Return the name of an incident, without the date that its folder has before it."""
+    return folder[len("2026-11-25-") :]
+
+
+def _refuse_second(site: Site) -> None:
+    if already := open_folder(site):
+        raise RefusedError(f"incident {already.name} is open.", f"hikeshi incident close --site {site.name}")
 
 
 def _journal(site: Site, where: Path) -> Journal:
