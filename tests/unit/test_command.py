@@ -54,6 +54,7 @@ PLAYBOOKS: dict[str, list[dict[str, Any]]] = {
 }
 TAKE = [
     {"name": "Mark", "ansible.builtin.debug": {"msg": "hikeshi: step {{ item.number }} of the plan"}},
+    {"name": "Say", "ansible.builtin.debug": {"msg": "{{ item.args }}"}},
     {"name": "Wait", "ansible.builtin.wait_for": {"path": "{{ site_private }}/go"}},
     {
         "name": "Mend",
@@ -250,6 +251,21 @@ def test_killed_at_every_stage_boundary_and_resumed(checkout: Checkout) -> None:
     assert audit.verify(checkout.journal.folder).whole
     status, out, _ = checkout.run("incident", "status", "--json")
     assert json.loads(out)["running"] == []
+
+
+def test_a_files_name_is_no_template(checkout: Checkout) -> None:
+    """A customer may upload a picture of any name; what stands in it would run on the controller."""
+    checkout.door.opened.set()
+    trace = checkout.root / "ran"
+    (tree,) = HEALTHY["trees"]
+    name = f"{tree}/{{{{ lookup('ansible.builtin.pipe', 'touch {trace}') }}}}.jpg"
+    evidence = json.loads(json.dumps(HEALTHY))
+    evidence["trees"][tree]["wrong"] = [{"path": name, "kind": "file", "mode": "0600"}]
+    (checkout.root / "inventories/shop/evidence.json").write_text(json.dumps(evidence))
+    status, out, err = checkout.run("recover", "--yes", "--json")
+    assert status == 0, err
+    assert [step["args"]["path"] for step in json.loads(out)["steps"]] == [name]
+    assert not trace.exists()
 
 
 def test_recover_stops_for_a_permission_and_goes_on_after_it(checkout: Checkout) -> None:

@@ -251,13 +251,10 @@ def test_what_could_not_be_seen_is_said(evidence: dict[str, Any]) -> None:
 def test_plan_variables_number_every_step(evidence: dict[str, Any]) -> None:
     stop(evidence, "mariadb.service", enabled="disabled")
     made = plan.make(judge(evidence), {"web1": evidence}).extra_variables()
+    args = {"unit": {"__ansible_unsafe": "mariadb.service"}}
     assert made == {
-        "recover_site_disk_steps": {
-            "web1": [{"number": 0, "role": "host_base", "step": "unit_enable", "args": {"unit": "mariadb.service"}}]
-        },
-        "recover_site_live_steps": {
-            "web1": [{"number": 1, "role": "host_base", "step": "unit_start", "args": {"unit": "mariadb.service"}}]
-        },
+        "recover_site_disk_steps": {"web1": [{"number": 0, "role": "host_base", "step": "unit_enable", "args": args}]},
+        "recover_site_live_steps": {"web1": [{"number": 1, "role": "host_base", "step": "unit_start", "args": args}]},
         "recover_site_late_steps": {},
     }
 

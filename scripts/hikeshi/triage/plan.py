@@ -21,11 +21,16 @@ class Plan:
     steps: tuple[Planned, ...]
 
     def extra_variables(self) -> dict[str, object]:
-        """Return the plan as variables of playbooks/recover-site.yml: kind → host → list of steps."""
+        """Return the plan as variables of playbooks/recover-site.yml: kind → host → list of steps.
+
+        Arguments are marked as text: they name what a host has, and Ansible takes a plain string in extra variables for
+        a template, which runs on the controller.
+        """
         wanted: dict[str, dict[str, list[dict[str, object]]]] = {"disk": {}, "live": {}, "late": {}}
         for number, planned in enumerate(self.steps):
             step = planned.step
-            data: dict[str, object] = {"number": number, "role": step.role, "step": step.step, "args": dict(step.args)}
+            args = {name: {"__ansible_unsafe": value} for name, value in step.args.items()}
+            data: dict[str, object] = {"number": number, "role": step.role, "step": step.step, "args": args}
             wanted["late" if step.late else step.kind].setdefault(step.host, []).append(data)
         return {f"recover_site_{kind}_steps": steps for kind, steps in wanted.items()}
 
