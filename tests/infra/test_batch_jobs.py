@@ -53,8 +53,8 @@ def clean(host: Host) -> None:
     """Take away what an earlier test left."""
     must(
         host,
-        # A run that this cuts off has left its report: those go last. One that is cut off within its first or last command
-        # has failed, and only then is the unit started that reports it: it is stopped by doing so twice.
+        # A run that this cuts off has left its report: those go last. One that is cut off within its first or last
+        # command has failed, and only then is the unit started that reports it: it is stopped by doing so twice.
         "systemctl stop 'batch-*.service'; systemctl stop 'batch-*.service'; systemctl reset-failed 'batch-*'; "
         f"rm -f {LOCK} /srv/slow/* /srv/charge/* {REPORTS}/*; systemctl start mariadb",
     )
