@@ -48,7 +48,8 @@ def test_stopped_service_is_mended_by_the_plan(monkeypatch: pytest.MonkeyPatch, 
     assert hikeshi(monkeypatch, "recover", "--yes") == ExitStatus.DONE
     assert runs.playbooks == ["collect-evidence.yml", "recover-site.yml", "collect-evidence.yml"]
     disk = runs.asked[1][1]["recover_site_disk_steps"]["web1"]
-    assert [(step["step"], step["args"]) for step in disk] == [("unit_enable", {"unit": "nginx.service"})]
+    args = {"unit": {"__ansible_unsafe": "nginx.service"}}
+    assert [(step["step"], step["args"]) for step in disk] == [("unit_enable", args)]
 
 
 def test_what_no_step_mends_is_converged_and_then_reported(monkeypatch: pytest.MonkeyPatch, runs: Runs) -> None:
