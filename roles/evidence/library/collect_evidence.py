@@ -137,7 +137,7 @@ class Collector:
                 os.killpg(process.pid, signal.SIGKILL)  # with whatever it started
                 self.note(source, why)
                 return None
-        return process.returncode, *(piece.decode(errors="replace") for piece in told)
+        return process.returncode, *(piece.decode(errors="backslashreplace") for piece in told)
 
     def output(self, *words):
         """Return what a reading command says; nothing, and a note, when it fails."""
@@ -196,29 +196,35 @@ class Collector:
             found[path] = {"mounted": path in mounted, "source": mounted.get(path, ""), "entries": entries}
         return found
 
-    def configs(self, subjects):
-        """Ask services whether their configuration is valid, in a private view of the file system.
+    def apart(self, *words, source):
+        """Have a service read its configuration in a private view of the file system; return what `command` does.
 
         `nginx -t` makes its pid file, its logs and temporary folders when they are missing: it runs in a mount
         namespace of its own, with those places in memory, so that nothing stays. `sshd -t` wants a folder
         there that only a started sshd has made.
         """
+        done = self.command(
+            "unshare", "--mount", "--propagation", "private", "sh", "-c",
+            "names=$(cat /etc/resolv.conf 2> /dev/null); for place in /run /var/log/nginx /var/lib/nginx; do"
+            " [ ! -d $place ] || mount -t tmpfs -o mode=0755 none $place || exit 97; done;"
+            # Where systemd-resolved writes it, it lay in what is hidden now.
+            ' file=$(readlink -m /etc/resolv.conf); [ -z "$names" ] || [ -e "$file" ] ||'
+            ' { mkdir -p "${file%/*}" && printf "%s\\n" "$names" > "$file"; };'
+            ' mkdir -m 0755 /run/sshd; exec "$@"',
+            "sh", *words, source=source,
+        )  # fmt: skip
+        if done and (done[0] in (97, 126, 127) or "unshare failed" in done[2]):
+            self.note(source, done[2])
+            return None
+        return done
+
+    def configs(self, subjects):
+        """Ask services whether their configuration is valid."""
         found = {}
         for test in dict.fromkeys(subject["config_test"] for subject in subjects if subject.get("config_test")):
             name = test.split()[0]
-            done = self.command(
-                "unshare", "--mount", "--propagation", "private", "sh", "-c",
-                "names=$(cat /etc/resolv.conf 2> /dev/null); for place in /run /var/log/nginx /var/lib/nginx; do"
-                " [ ! -d $place ] || mount -t tmpfs -o mode=0755 none $place || exit 97; done;"
-                # Where systemd-resolved writes it, it lay in what is hidden now.
-                ' file=$(readlink -m /etc/resolv.conf); [ -z "$names" ] || [ -e "$file" ] ||'
-                ' { mkdir -p "${file%/*}" && printf "%s\\n" "$names" > "$file"; };'
-                ' mkdir -m 0755 /run/sshd; exec "$@"',
-                "sh", *test.split(), source=test,
-            )  # fmt: skip
-            if done and (done[0] in (97, 126, 127) or "unshare failed" in done[2]):
-                self.note(test, done[2])
-            elif done:
+            done = self.apart(*test.split(), source=test)
+            if done:
                 told = done[2] or done[1]
                 # sshd warns of what it no longer knows, and goes on.
                 words = [line for line in lines(told) if "Deprecated option" not in line]
