@@ -30,6 +30,8 @@ Collecting is dumb: it says what is there, never what it means. Schema 1 of the 
     logins     environment file → {ok, code, message}: a program's own login at its database; code 0: not even tried
     abandoned  [{pid, age_s, command}]: processes of logins that no longer exist
     errors     last lines of priority err and worse since boot
+    state      {facts, texts}, described in module_utils/hikeshi_state.py, only where it was asked for; of a disk that
+               is mounted at `root`, schema, host, at, subjects, state and unseen are all that is told
     additions  [{kind, name, more}]: what neither a role nor a Debian package put there, at most 100: a file or a link
                (more: its target) in a directory that a role fills; a package's setting that was changed (more: the
                package); a user who can log in (more: uid and shell)
@@ -137,7 +139,7 @@ class Collector:
                 os.killpg(process.pid, signal.SIGKILL)  # with whatever it started
                 self.note(source, why)
                 return None
-        return process.returncode, *(piece.decode(errors="replace") for piece in told)
+        return process.returncode, *(piece.decode(errors="backslashreplace") for piece in told)
 
     def output(self, *words):
         """Return what a reading command says; nothing, and a note, when it fails."""
@@ -196,29 +198,35 @@ class Collector:
             found[path] = {"mounted": path in mounted, "source": mounted.get(path, ""), "entries": entries}
         return found
 
-    def configs(self, subjects):
-        """Ask services whether their configuration is valid, in a private view of the file system.
+    def apart(self, *words, source):
+        """Have a service read its configuration in a private view of the file system; return what `command` does.
 
         `nginx -t` makes its pid file, its logs and temporary folders when they are missing: it runs in a mount
         namespace of its own, with those places in memory, so that nothing stays. `sshd -t` wants a folder
         there that only a started sshd has made.
         """
+        done = self.command(
+            "unshare", "--mount", "--propagation", "private", "sh", "-c",
+            "names=$(cat /etc/resolv.conf 2> /dev/null); for place in /run /var/log/nginx /var/lib/nginx; do"
+            " [ ! -d $place ] || mount -t tmpfs -o mode=0755 none $place || exit 97; done;"
+            # Where systemd-resolved writes it, it lay in what is hidden now.
+            ' file=$(readlink -m /etc/resolv.conf); [ -z "$names" ] || [ -e "$file" ] ||'
+            ' { mkdir -p "${file%/*}" && printf "%s\\n" "$names" > "$file"; };'
+            ' mkdir -m 0755 /run/sshd; exec "$@"',
+            "sh", *words, source=source,
+        )  # fmt: skip
+        if done and (done[0] in (97, 126, 127) or "unshare failed" in done[2]):
+            self.note(source, done[2])
+            return None
+        return done
+
+    def configs(self, subjects):
+        """Ask services whether their configuration is valid."""
         found = {}
         for test in dict.fromkeys(subject["config_test"] for subject in subjects if subject.get("config_test")):
             name = test.split()[0]
-            done = self.command(
-                "unshare", "--mount", "--propagation", "private", "sh", "-c",
-                "names=$(cat /etc/resolv.conf 2> /dev/null); for place in /run /var/log/nginx /var/lib/nginx; do"
-                " [ ! -d $place ] || mount -t tmpfs -o mode=0755 none $place || exit 97; done;"
-                # Where systemd-resolved writes it, it lay in what is hidden now.
-                ' file=$(readlink -m /etc/resolv.conf); [ -z "$names" ] || [ -e "$file" ] ||'
-                ' { mkdir -p "${file%/*}" && printf "%s\\n" "$names" > "$file"; };'
-                ' mkdir -m 0755 /run/sshd; exec "$@"',
-                "sh", *test.split(), source=test,
-            )  # fmt: skip
-            if done and (done[0] in (97, 126, 127) or "unshare failed" in done[2]):
-                self.note(test, done[2])
-            elif done:
+            done = self.apart(*test.split(), source=test)
+            if done:
                 told = done[2] or done[1]
                 # sshd warns of what it no longer knows, and goes on.
                 words = [line for line in lines(told) if "Deprecated option" not in line]
@@ -747,9 +755,13 @@ def name_of(database, number):
         return str(number)
 
 
-def collect(subjects):
+def heading(subjects):
+    """Return what stands at the head of all evidence: who was asked what, and when."""
+    return {"schema": SCHEMA, "host": socket.gethostname(), "at": round(time.time(), 3), "subjects": subjects}
+
+
+def collect(collector, subjects):
     """Return the evidence of this host for the subjects asked about."""
-    collector = Collector()
     unit_names = [unit["name"] for subject in subjects for unit in subject.get("units") or []]
     mount_paths = [mount["path"] for subject in subjects for mount in subject.get("mounts") or []]
     paths = [item["path"] for subject in subjects for item in subject.get("paths") or []]
@@ -764,11 +776,8 @@ def collect(subjects):
     # A job that started or ended while we looked would seem to be cut off: only what stood before and after is told.
     again = collector.reports(subjects)
     return {
-        "schema": SCHEMA,
-        "host": socket.gethostname(),
-        "at": round(time.time(), 3),
+        **heading(subjects),
         "boot": collector.boot(),
-        "subjects": subjects,
         "units": units,
         "mounts": collector.mounts(subjects),
         "paths": {path: collector.describe(path) for path in paths},
@@ -785,18 +794,42 @@ def collect(subjects):
         "abandoned": collector.abandoned(),
         "errors": collector.errors(),
         "additions": collector.additions(subjects),
-        "unseen": [item for number, item in enumerate(collector.unseen) if item not in collector.unseen[:number]],
     }
 
 
 def main():
     """Ansible's entry point."""
+    from ansible.module_utils import hikeshi_state
     from ansible.module_utils.basic import AnsibleModule
 
+    words = {"type": "list", "elements": "str", "default": []}
+    state = {
+        "key": {"type": "str", "required": True, "no_log": True},
+        "roots": words,
+        "known": words,
+        "texts": {"type": "bool", "default": False},
+    }
     module = AnsibleModule(
-        argument_spec={"subjects": {"type": "list", "elements": "dict", "default": []}}, supports_check_mode=True
+        argument_spec={
+            "subjects": {"type": "list", "elements": "dict", "default": []},
+            "state": {"type": "dict", "options": state},
+            "root": {"type": "str", "default": "/"},
+        },
+        supports_check_mode=True,
     )
-    evidence = collect(module.params["subjects"])
+    subjects, state, root = (module.params[name] for name in ("subjects", "state", "root"))
+    live = os.path.realpath(root) == "/"
+    if state and not hikeshi_state.KEY.fullmatch(state["key"]):
+        module.fail_json(msg="state.key must be an even number of hexadecimal digits, 32 or more")
+    if not live and not (state and os.path.isdir(root)):
+        module.fail_json(msg=f"root is {root}: of a mounted disk its directory, and `state`, are needed")
+    collector = Collector()
+    # Of a disk that is mounted here, what runs here says nothing.
+    evidence = collect(collector, subjects) if live else heading(subjects)
+    if state:
+        evidence["state"] = hikeshi_state.collect(collector, **state, subjects=subjects, root=root)
+    unseen = collector.unseen
+    evidence["unseen"] = [item for number, item in enumerate(unseen) if item not in unseen[:number]]
     module.exit_json(changed=False, hikeshi=evidence)
 
 
