@@ -15,8 +15,10 @@ from hikeshi.errors import UsageError
 from tests.contract.project import ROLES, ROOT, Role, load, relative
 
 EXAMPLE = ROOT / "inventories" / "example"
-# fault_injection and payment_gateway are the drill's alone, and of evidence the playbook decides what is asked.
-KNOBS = [role for role in ROLES if role.name not in ("fault_injection", "payment_gateway", "evidence")]
+# fault_injection and payment_gateway are the drill's alone. What evidence is asked decides the playbook, and what
+# file_restore puts back, who holds the baseline.
+OF_NO_SITE = ("fault_injection", "payment_gateway", "evidence", "file_restore")
+KNOBS = [role for role in ROLES if role.name not in OF_NO_SITE]
 FILES = sorted((EXAMPLE / "group_vars").glob("*/*.yml"))
 LINE = re.compile(r"(# )?([a-z]\w*):(?:\s|$)")
 # Documentation's own (RFC 5737, RFC 3849, RFC 2606) and what means the host itself.
