@@ -7,17 +7,19 @@ import signal
 import sys
 from contextlib import suppress
 from dataclasses import asdict
+from datetime import UTC, datetime
 from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
-from hikeshi import lock, probes, recover, runner, screen, surge
+from hikeshi import baseline, lock, look, page, probes, recover, runner, screen, surge
 from hikeshi.errors import ExitStatus, HikeshiError, RefusedError, UsageError
 from hikeshi.incident import cli as incident
-from hikeshi.incident import show, store
+from hikeshi.incident import clock, show, store
 from hikeshi.options import JsonOption, SiteOption
 from hikeshi.site import PRACTICE_SITE, Site, load, shown
+from hikeshi.text import well_formed
 from hikeshi.triage.plan import Plan
 
 app = typer.Typer(
@@ -130,6 +132,64 @@ def show_surge(site: Site, view: str, rate: float, *, as_json: bool) -> None:
         raise typer.Exit(ExitStatus.FAILED)
 
 
+@app.command("triage")
+def triage_site(
+    since: Annotated[
+        str,
+        typer.Option(
+            help="Also what is new and what is gone since the look at or before this time.", show_default=False
+        ),
+    ] = "",
+    against: Annotated[
+        str, typer.Option(help="Judge drift against this baseline; the newest healthy one when left out.")
+    ] = "",
+    verbose: Annotated[bool, typer.Option("--verbose", help="All of it, with the evidence and changed lines.")] = False,
+    site: SiteOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what is wrong, what was changed, and what mends it. Changes nothing."""
+    chosen = load(site)
+    show.heading(chosen)
+    show.remind(chosen)
+    at = clock.typed(since, datetime.now(UTC), chosen.zone) if since else None
+    recorded = baseline.read(chosen, against) if against else baseline.newest(chosen)
+    done = look.triage(chosen, against=recorded, since=at)
+    if as_json:
+        screen.print_json(done.as_data())
+    else:
+        page.triage(chosen, done, verbose=verbose)
+    if not done.healthy:
+        raise typer.Exit(ExitStatus.FAILED)
+
+
+@app.command("baseline")
+def record_baseline(
+    listing: Annotated[bool, typer.Option("--list", help="The records there are; record nothing.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Record although the site is not healthy; takes --why.")
+    ] = False,
+    why: Annotated[str, typer.Option(help="Why it is recorded all the same.", show_default=False)] = "",
+    site: SiteOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Record the healthy site: what later looks are compared with."""
+    chosen = load(site)
+    show.heading(chosen)
+    if listing:
+        page.baselines(chosen, [baseline.read(chosen, name) for name in baseline.names(chosen)], as_json=as_json)
+        return
+    if force and not why.strip():
+        raise UsageError("--force without --why: who reads it later must know.", "hikeshi baseline --force --why WHY")
+    with lock.held(chosen, "baseline"):
+        made = look.record(chosen, why=well_formed(why).strip() if force else None)
+    if as_json:
+        screen.print_json(page.baseline_data(made))
+    else:
+        facts = sum(len(host["facts"]) for host in made.hosts.values())
+        state = "" if made.healthy else ", not healthy: drift is not judged against it unless --against names it"
+        screen.out.print(f"baseline {made.name}: {len(made.hosts)} hosts, {facts} facts{state}")
+
+
 @app.command(name="recover")
 def recover_site(
     site: SiteOption = None,
@@ -182,7 +242,7 @@ def show_recovery(done: recover.Recovery, *, plan_only: bool, check: bool) -> No
         screen.out.print("[bold]plan[/bold]")
         screen.plan_table(done.proposed)
         screen.probe_table(done.before)
-        screen.kept_lines(done.kept)
+        page.kept_and_drift(done.against, done.kept, done.drift)
         return
     if check:
         screen.out.print("[bold]steps, none of them taken (--check)[/bold]")
@@ -197,11 +257,14 @@ def show_recovery(done: recover.Recovery, *, plan_only: bool, check: bool) -> No
             screen.out.print(f"  {item.seconds:5.1f} s  {state:<13} {screen.safe(item.planned.step.words, 200)}")
     if done.converged:
         screen.out.print(f"the whole site was converged from code: {done.converged_changes} tasks changed something")
+    for title, words in (("put back", done.restored), ("tried, and taken back: it did not help", done.tried)):
+        for line in words:
+            screen.out.print(f"[bold]{title}[/bold] {screen.safe(line, 400)}")
     if done.converge_stopped:
         screen.out.print(f"[bold red]converging stopped[/bold red] at {screen.safe(done.converge_stopped, 1000)}")
     if done.after:
         screen.probe_table(done.after)
-    screen.kept_lines(done.kept)
+    page.kept_and_drift(done.against, done.kept, done.drift)
     verdict = "[bold green]healthy[/bold green]" if done.healthy else "[bold red]not healthy[/bold red]"
     blind = f"; {len(done.unseen)} things could not be looked at" if done.unseen else ""
     screen.out.print(f"{verdict} after {done.seconds:.0f} s; {done.changed} changes{blind}")

@@ -7,22 +7,25 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from hikeshi import lock, probes, runner, screen
-from hikeshi.errors import HikeshiError, RefusedError, UnreachableError
+from hikeshi import baseline, lock, look, probes, runner, screen
+from hikeshi.baseline import Baseline
+from hikeshi.errors import HikeshiError, RefusedError
 from hikeshi.incident import permissions, show, stages, store
 from hikeshi.incident.stages import Stages
 from hikeshi.probes import ProbeResult
 from hikeshi.runner import Event, RunResult
 from hikeshi.site import Site
-from hikeshi.triage import additions
+from hikeshi.triage import additions, restore
 from hikeshi.triage import findings as triage
 from hikeshi.triage import plan as planning
 from hikeshi.triage.additions import Addition
-from hikeshi.triage.findings import Finding
+from hikeshi.triage.drift import Drift
+from hikeshi.triage.findings import Finding, Step
 from hikeshi.triage.plan import Plan, Planned
 
 ROUNDS = 4  # a repair can bring to light what it hid: a mounted volume its own wrong modes, a started service the next
 ABANDONED_WAIT_S = 60  # how long the leftovers of a killed run may take to end by themselves
+MOST_RESTORED = 12  # differences from the baseline that are tried, some 10 s each
 SETTLE_S = 20  # how long services and load balancer may take to be green after the last step
 
 
@@ -53,6 +56,10 @@ class Recovery:
     left: list[Finding] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
     kept: list[Addition] = field(default_factory=list)  # what people added, and stands as it stood
+    against: Baseline | None = None
+    restored: list[str] = field(default_factory=list)  # differences from the baseline that were put back, and it helped
+    tried: list[str] = field(default_factory=list)  # the same, but it did not help, and was taken back
+    drift: list[Drift] = field(default_factory=list)  # what differs from the baseline in the end
     after: list[ProbeResult] = field(default_factory=list)
     next_look: str = ""  # where a person looks next when it is not healthy
 
@@ -77,11 +84,8 @@ class Recovery:
             "converged": self.converged,
             "converge_stopped": self.converge_stopped,
             "probes_before": [asdict(item) for item in self.before],
-            "findings": [finding_data(item) for item in self.found],
-            "plan": [
-                {**asdict(item.step), "findings": [finding.id for finding in item.findings]}
-                for item in self.proposed.steps
-            ],
+            "findings": [look.finding_data(item) for item in self.found],
+            "plan": look.plan_data(self.proposed),
             "steps": [
                 {
                     **asdict(item.planned.step),
@@ -93,38 +97,15 @@ class Recovery:
                 }
                 for item in self.mended
             ],
-            "left": [finding_data(item) for item in self.left],
+            "left": [look.finding_data(item) for item in self.left],
             "unseen": self.unseen,
             "kept": [asdict(item) for item in self.kept],
+            "baseline": self.against.name if self.against else None,
+            "restored": self.restored,
+            "tried": self.tried,
+            "drift": [look.drift_data(item, {}) for item in self.drift],
             "probes_after": [asdict(item) for item in self.after],
         }
-
-
-def finding_data(finding: Finding) -> dict[str, Any]:
-    """Return a finding as plain data."""
-    return {**asdict(finding), "id": finding.id, "effect": finding.effect.words}
-
-
-def look(site: Site) -> Mapping[str, Mapping[str, Any]]:
-    """Collect the evidence of every host of the site; raise when a host cannot be looked at."""
-    with screen.run_progress("looking at every host (changes nothing)") as progress:
-        result = runner.run(site, "collect-evidence.yml", verb="evidence", listen=progress)
-    if result.unreachable:
-        hosts = ", ".join(sorted({event.host for event in result.unreachable}))
-        raise UnreachableError(
-            f"ssh does not let us in to {hosts}: {result.unreachable[0].message}",
-            "does it run? Then check address, key and known_hosts of the site; hikeshi probe works without ssh",
-        )
-    if not result.ok:
-        words = result.failures[0].message if result.failures else result.output[-400:]
-        raise HikeshiError(
-            f"evidence could not be collected: {words}",
-            "mend what it names, then run the same command again",
-        )
-    for host, evidence in result.returned.items():
-        if evidence.get("schema") != triage.SCHEMA:
-            raise HikeshiError(f"{host} sent evidence of schema {evidence.get('schema')!r}; known: {triage.SCHEMA}.")
-    return result.returned
 
 
 def wait_for_abandoned(site: Site, evidence: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
@@ -142,14 +123,14 @@ def wait_for_abandoned(site: Site, evidence: Mapping[str, Mapping[str, Any]]) ->
             f"{screen.safe(host)} still runs what an earlier run left behind ({screen.safe(item['command'])}); waiting"
         )
         time.sleep(2)
-        evidence = look(site)
+        evidence = look.evidence(site)
     return evidence
 
 
 def mend(site: Site, plan: Plan, *, check: bool) -> list[Mended]:
     """Carry out a plan in one play; return what each step did."""
     # One play takes a host's disk steps, then its live steps: they say which step of the plan begins.
-    variables = plan.extra_variables()
+    variables = {**plan.extra_variables(), "file_restore_texts": str(baseline.folder(site) / "texts")}
     windows: dict[int, list[Event]] = {}
     current: dict[str, int] = {}
 
@@ -192,22 +173,6 @@ def explain(site: Site, result: RunResult, next_command: str) -> None:
     screen.failure(site, result, log, next_command)
 
 
-def probe_all(site: Site, *, settle_s: float = 0.0) -> list[ProbeResult]:
-    """Run every probe, directly and then through the load balancer; look again for `settle_s` while any is red."""
-    deadline = time.monotonic() + settle_s
-    results: list[ProbeResult] = []
-    for kind in ("direct", "customer"):
-        while True:
-            seen = probes.run_views(site, site.views(kind))
-            if all(item.passed for item in seen) or time.monotonic() > deadline:
-                break
-            time.sleep(1)
-        for item in seen:
-            screen.probe_line(item)
-        results += seen
-    return results
-
-
 def recover(
     site: Site,
     *,
@@ -235,7 +200,7 @@ def _judge(site: Site, done: Recovery, evidence: Mapping[str, Mapping[str, Any]]
     """Return the findings on fresh evidence, and note them, what it could not show and what people added."""
     found = triage.judge(evidence)
     done.unseen, done.kept = triage.unreadable(evidence), additions.find(evidence)
-    note_findings(site, found, done.unseen, done.kept)
+    look.note_findings(site, found, done.unseen, done.kept, done.drift)
     return found
 
 
@@ -260,8 +225,11 @@ def _recover(
         screen.say("[bold]looking as a customer[/bold]")
         done.before = probes.run(site, "customer", report=screen.probe_line)
         show.note_probes(site, "customer", done.before)
+    done.against = _baseline(site)
+    if not plan_only and not check:
+        _take_back_half(site, track, approve)
     with track.stage("look"):
-        evidence = wait_for_abandoned(site, look(site))
+        evidence = wait_for_abandoned(site, _look_whole(site, done))
         done.found = found = _judge(site, done, evidence)
     for finding in found:
         screen.finding_line(finding)
@@ -286,19 +254,97 @@ def _recover(
                 raise RefusedError("nothing was changed: converging was not approved.", "hikeshi recover --yes")
             _converge(site, done, track)
             _prove(site, done, track, settle_s=SETTLE_S)
+        if done.converged and not done.healthy:
+            _restore(site, done, track)
+        if done.against and (done.mended or done.converged):
+            with track.stage("look"):
+                _look_whole(site, done)
+
+
+def _baseline(site: Site) -> Baseline | None:
+    """Return the baseline to compare with; a damaged one is said, and keeps nobody from recovering."""
+    try:
+        return baseline.newest(site)
+    except HikeshiError as problem:
+        screen.say(f"going on without a baseline: {screen.safe(problem.message)}")
+        return None
+
+
+def _look_whole(site: Site, done: Recovery) -> Mapping[str, Mapping[str, Any]]:
+    """Collect evidence; where there is a baseline with the whole state, and note what differs."""
+    if done.against is None:
+        return look.evidence(site)
+    evidence = look.evidence(site, against=done.against, state=True)
+    done.drift, _ = look.drifted(done.against, evidence)
+    return evidence
+
+
+def _restore(site: Site, done: Recovery, track: Stages) -> None:
+    """Put back what differs from the baseline, one difference at a time; what helps nobody is taken back at once."""
+    if done.against is None:
+        return
+    with track.stage("look"):
+        evidence = _look_whole(site, done)
+    texts = {host: kept["texts"] for host, kept in done.against.hosts.items()}
+    options = restore.restorations(
+        done.drift,
+        texts,
+        evidence,
+        {(item.host, item.subject) for item in done.left},
+        gently=any(item.passed for item in done.after),
+    )[:MOST_RESTORED]
+    if not options:
+        return
+    screen.say(f"[bold]putting back what was changed since the baseline[/bold], {len(options)} differences, one by one")
+    for option in options:
+        ill = _ill(done)
+        if not ill:
+            break
+        permissions.require_for(site, option.steps)
+        with track.stage("restore", what=option.words, undo=[asdict(step) for step in option.undo]) as action:
+            screen.say(f"putting back {screen.safe(option.words, 300)}")
+            mended = mend(site, _plan_of(option.steps), check=False)
+            done.after = look.probe_all(site, settle_s=SETTLE_S / 4, report=lambda _: None)
+            done.left = _judge(site, done, look.evidence(site))
+            helped = _ill(done) < ill
+            if helped:
+                done.mended += mended
+                done.restored.append(option.words)
+                screen.say("that helped")
+            else:
+                screen.say("that did not help: it is taken back")
+                done.tried.append(option.words)
+                mend(site, _plan_of(option.undo), check=False)
+            action.data["helped"] = helped
+    _prove(site, done, track, settle_s=SETTLE_S)
+
+
+def _take_back_half(site: Site, track: Stages, approve: Callable[[Plan], bool]) -> None:
+    """Take back what an earlier recovery put back and died before it knew whether that helped."""
+    steps = restore.read_undo(track.earlier.begun.get("undo")) if track.earlier else ()
+    if steps:
+        screen.say("the recovery before had put something back and not judged it: that is taken back first")
+        if not approve(_plan_of(steps)):
+            raise RefusedError("nothing was changed: taking it back was not approved.", "hikeshi recover --yes")
+        with track.stage("restore", what="taken back", undo=[asdict(step) for step in steps]):
+            mend(site, _plan_of(steps), check=False)
+
+
+def _ill(done: Recovery) -> frozenset[tuple[str, str]]:
+    """Return what suffers: red probes and findings."""
+    red = {(item.view, item.id) for item in done.after if not item.passed}
+    return frozenset(red | {(item.host, item.id) for item in done.left})
+
+
+def _plan_of(steps: Sequence[Step]) -> Plan:
+    return Plan(tuple(Planned(step, ()) for step in steps))
 
 
 def _prove(site: Site, done: Recovery, track: Stages, *, settle_s: float) -> None:
     with track.stage("prove"):
-        done.after = probe_all(site, settle_s=settle_s)
+        done.after = look.probe_all(site, settle_s=settle_s)
         for view in dict.fromkeys(item.view for item in done.after):
             show.note_probes(site, view, [item for item in done.after if item.view == view])
-
-
-def note_findings(site: Site, found: Sequence[Finding], unseen: Sequence[str], kept: Sequence[Addition]) -> None:
-    """Write down what was found."""
-    data = {"found": [finding_data(item) for item in found], "unseen": unseen, "kept": [asdict(item) for item in kept]}
-    store.journal(site).append("findings", data)
 
 
 def _mend_in_rounds(
@@ -320,7 +366,7 @@ def _mend_in_rounds(
         if check:
             break
         with track.stage("look"):
-            evidence = look(site)
+            evidence = look.evidence(site)
             found = _judge(site, done, evidence)
         known = {(finding.host, finding.id) for finding in done.found}
         new = [finding for finding in found if (finding.host, finding.id) not in known]
@@ -350,4 +396,4 @@ def _converge(site: Site, done: Recovery, track: Stages) -> None:
     if not result.ok:
         explain(site, result, f"hikeshi build --site {site.name}")
     with track.stage("look"):
-        done.left = _judge(site, done, look(site))
+        done.left = _judge(site, done, look.evidence(site))

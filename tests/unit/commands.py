@@ -1,6 +1,7 @@
 """Type a command, with Ansible replaced at its one seam."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ class Runs:
         self.asked: list[tuple[str, dict[str, Any], bool]] = []
         self.evidence: list[dict[str, Any]] = [HEALTHY]
         self.failures: dict[str, list[Event]] = {}
+        self.state: dict[str, Any] = {"facts": {}, "texts": {}}
+        self.asked_state: list[dict[str, Any]] = []
 
     def __call__(self, site: Site, playbook: str, *, extra: Any = None, check: bool = False, **_: Any) -> RunResult:
         self.asked.append((playbook, extra or {}, check))
@@ -25,7 +28,21 @@ class Runs:
         returned = {}
         if playbook == "collect-evidence.yml" and not failures:
             returned = {"web1": self.evidence.pop(0) if len(self.evidence) > 1 else self.evidence[0]}
+            if exchange := (extra or {}).get("evidence_exchange"):
+                self._exchange(Path(exchange))
         return RunResult(playbook, 2 if failures else 0, 0.1, {"web1": 0}, failures, returned, "")
+
+    def _exchange(self, folder: Path) -> None:
+        """Answer as the host would: texts that are known already are not sent again."""
+        asked = json.loads((folder / "ask.json").read_text())
+        self.asked_state.append(asked)
+        known = asked["known"].get("web1", [])
+        texts = {
+            path: text
+            for path, text in self.state["texts"].items()
+            if asked["texts"] and self.state["facts"][f"file:{path}"]["digest"][:16] not in known
+        }
+        (folder / "web1.json").write_text(json.dumps({"facts": self.state["facts"], "texts": texts}))
 
     @property
     def playbooks(self) -> list[str]:

@@ -1,20 +1,39 @@
 """Ask the host, but say ourselves who was asked what: a host does not choose its name, nor what its roles own."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
-    """Runs the module of the same name and puts the controller's own words in its answer."""
+    """Runs the module of the same name and puts the controller's own words in its answer.
+
+    With `exchange`, a private folder on the controller, the host is also asked for its whole state: what to ask with
+    (ask.json: key, texts, known: host → digests) is read there, and the answer is written there, HOST.json. So neither
+    the key nor the texts of files pass through what Ansible prints, keeps or hands on.
+    """
 
     def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
         """Return the module's result, its `host` and `subjects` being the inventory's."""
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        result.update(self._execute_module(task_vars=task_vars))
-        if isinstance(result.get("hikeshi"), dict):
-            result["hikeshi"] |= {
-                "host": task_vars["inventory_hostname"],
-                "subjects": self._task.args.get("subjects") or [],
+        host, subjects = task_vars["inventory_hostname"], self._task.args.get("subjects") or []
+        arguments = {**self._task.args}
+        exchange = arguments.pop("exchange", "")
+        if exchange:
+            asked = json.loads((Path(exchange) / "ask.json").read_text(encoding="utf-8"))
+            arguments["state"] = {
+                "key": asked["key"],
+                "texts": asked["texts"],
+                "known": asked["known"].get(host, []),
+                "roots": sorted({root for subject in subjects for root in subject.get("roots") or []}),
             }
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        result.update(self._execute_module(module_args=arguments, task_vars=task_vars))
+        result.pop("invocation", None)
+        if isinstance(result.get("hikeshi"), dict):
+            state = result["hikeshi"].pop("state", None)
+            if exchange and state is not None:
+                (Path(exchange) / f"{host}.json").write_text(json.dumps(state), encoding="utf-8")
+            result["hikeshi"] |= {"host": host, "subjects": subjects}
         return result

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hikeshi import lock, probes, recover, runner, screen
+from hikeshi import lock, look, probes, recover, runner, screen
 from hikeshi.drill import containers, customers, engine, faults, ledger, wheelhouse
 from hikeshi.drill.containers import State
 from hikeshi.errors import HikeshiError, MisconfiguredError, UsageError
@@ -119,6 +119,7 @@ def _up(release: str) -> tuple[Site, bool]:
         screen.say("keeping the built hosts as images")
         containers.keep_images(state)
     wait_until_green(site)
+    look.record(site)
     state.complete = True
     state.save()
     screen.say(

@@ -101,10 +101,21 @@ def write(time: datetime) -> str:
 
 
 def parse(words: str, now: datetime, zone: ZoneInfo) -> datetime:
+    """Return the time to come that somebody typed, as `typed` reads it; one that has passed already is refused."""
+    time = typed(words, now, zone)
+    if time <= now:
+        raise UsageError(
+            f"'{words}' has passed: that is {said(time, zone, now)}, and now it is {said(now, zone, now)}.",
+            "for a time after midnight write the date, too: "
+            + f'"{now.astimezone(zone) + timedelta(days=1):%Y-%m-%d} 00:30"',
+        )
+    return time
+
+
+def typed(words: str, now: datetime, zone: ZoneInfo) -> datetime:
     """Return the time that somebody typed, in the site's time zone unless it has an offset; never a guess.
 
-    A time of day is today's. One that has passed already is refused, as is one that the clocks' change makes twice or
-    leaves out.
+    A time of day is today's. One that the clocks' change makes twice or leaves out is refused.
     """
     clock = _CLOCK.fullmatch(words.strip())
     today = now.astimezone(zone)
@@ -119,11 +130,6 @@ def parse(words: str, now: datetime, zone: ZoneInfo) -> datetime:
         time.astimezone(zone)  # or it could not be said there
     except (ValueError, OverflowError) as error:
         raise UsageError(f"'{words}' is no time.", _FIX) from error
-    if time <= now:
-        raise UsageError(
-            f"'{words}' has passed: that is {said(time, zone, now)}, and now it is {said(now, zone, now)}.",
-            "for a time after midnight write the date, too: " + f'"{today + timedelta(days=1):%Y-%m-%d} 00:30"',
-        )
     return time
 
 
@@ -143,6 +149,14 @@ def said(time: datetime, zone: ZoneInfo, now: datetime) -> str:
     words = f"{local:%H:%M}" if local.date() == now.astimezone(zone).date() else f"{local:%Y-%m-%d %H:%M}"
     twice = local.replace(fold=0).utcoffset() != local.replace(fold=1).utcoffset()
     return f"{words} (UTC{local.isoformat()[-6:]})" if twice else words  # the hour that the clocks' change makes twice
+
+
+def moment(seconds: int, zone: ZoneInfo) -> str:
+    """Return a time that a host told in seconds since the epoch; hosts may tell any."""
+    try:
+        return f"{datetime.fromtimestamp(seconds, zone):%Y-%m-%d %H:%M}"
+    except (ValueError, OverflowError, OSError):
+        return f"second {seconds}"
 
 
 def span(left: timedelta) -> str:

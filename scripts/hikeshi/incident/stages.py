@@ -4,9 +4,9 @@ What an earlier recovery did is skipped only where fresh evidence shows that it 
 Looking and proving are never skipped.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -24,6 +24,7 @@ class Earlier:
     start: Record
     done: tuple[Record, ...]  # stage.end records
     within: str = ""
+    begun: Mapping[str, Any] = field(default_factory=dict)  # the data of that one's start
 
     def ended(self, stage: str) -> Record | None:
         """Return the record that says that a stage was done."""
@@ -50,7 +51,7 @@ def cut_off(records: Sequence[Record]) -> Earlier | None:
     done = tuple(record for record in mine if record.kind == "stage.end" and record.data.get("outcome") == "done")
     begun = [record for record in mine if record.kind == "stage.start"]
     within = begun[-1] if begun and not any(_of(record, "start", begun[-1]) for record in done) else None
-    return Earlier(start, done, str(within.data.get("stage")) if within else "")
+    return Earlier(start, done, str(within.data.get("stage")), within.data) if within else Earlier(start, done)
 
 
 def _of(record: Record, key: str, start: Record) -> bool:

@@ -76,7 +76,16 @@ class State:
 
 # Too many and too small to be read one by one, as is what went well of runs and probes; they stand in the journal, and
 # in what is derived from them.
-_QUIET = ("journal.begun", "deadline.warned", "run.start", "recovery.start", "stage.start", "probe.start", "task")
+_QUIET = (
+    "journal.begun",
+    "deadline.warned",
+    "run.start",
+    "recovery.start",
+    "stage.start",
+    "probe.start",
+    "baseline.start",
+    "task",
+)
 
 
 def derive(records: Sequence[Record]) -> State:
@@ -189,9 +198,9 @@ def _told(record: Record, zone: ZoneInfo | None) -> str:
             return f"set {get.get('bytes')} bytes of a killed writer aside"
         case "stage.skipped":
             return f"skipped {get.get('stage')}: {get.get('why')}"
-        case "stage.start" | "run.start" | "recovery.start" | "probe.start":
+        case "stage.start" | "run.start" | "recovery.start" | "probe.start" | "baseline.start":
             return f"{get.get('stage') or get.get('playbook') or record.kind.partition('.')[0]} begun"
-        case "stage.end" | "run.end" | "recovery.end" | "probe.end":
+        case "stage.end" | "run.end" | "recovery.end" | "probe.end" | "baseline.end":
             what = get.get("stage") or get.get("playbook") or record.kind.partition(".")[0]
             why = f": {get['why']}" if get.get("why") else ""
             if "healthy" in data:

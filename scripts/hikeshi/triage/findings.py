@@ -2,7 +2,7 @@
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Literal
@@ -69,7 +69,8 @@ class Finding:
 
     `subject` is what it is about (`unit:NAME`, `path:PATH`, `mount:PATH`, `config:NAME`, `lock:PATH`,
     `disk:MOUNT`, `name:NAME`, `login:FILE`, `connections:UNIT`, `table:DATABASE.TABLE`); `id`
-    is rule and subject; `quote` is the evidence itself, as it was seen.
+    is rule and subject; `quote` is the evidence itself, as it was seen. `explains` are subjects of the same host that
+    suffer from it; a `symptom` says that something does not work and not why, and is folded into what explains it.
     """
 
     rule: str
@@ -79,6 +80,8 @@ class Finding:
     cause: str
     quote: str
     remedy: tuple[Step, ...]
+    explains: tuple[str, ...] = ()
+    symptom: bool = False
 
     @property
     def id(self) -> str:
@@ -110,6 +113,36 @@ def judge(evidence: Mapping[str, Evidence]) -> list[Finding]:
     """Return the findings on all hosts, worst first, then by host and subject. Deterministic."""
     found = [finding for host in sorted(evidence) for rule in all_rules() for finding in rule(evidence[host])]
     return sorted(found, key=lambda finding: (finding.effect, finding.host, finding.subject, finding.rule))
+
+
+def fold(found: Sequence[Finding]) -> list[tuple[Finding, list[Finding]]]:
+    """Return the causes in their order, each with the symptoms that follow from it. Nothing is left out."""
+    roots = [_root(number, found) for number in range(len(found))]
+    return [
+        (found[cause], [found[number] for number, root in enumerate(roots) if root == cause != number])
+        for cause in sorted(set(roots))
+    ]
+
+
+def _root(number: int, found: Sequence[Finding]) -> int:
+    """Return which finding explains this one, or what explains it, and so on; itself when nothing does."""
+    passed = {number}
+    while (cause := _cause(found[number], found)) is not None:
+        if cause in passed:  # they explain each other: the first of them stands for all
+            return min(passed)
+        passed.add(cause)
+        number = cause
+    return number
+
+
+def _cause(finding: Finding, found: Sequence[Finding]) -> int | None:
+    if not finding.symptom:
+        return None
+    explaining = (
+        number for number, other in enumerate(found)
+        if other is not finding and other.host == finding.host and finding.subject in other.explains
+    )  # fmt: skip
+    return next(explaining, None)
 
 
 def unreadable(evidence: Mapping[str, Evidence]) -> list[str]:

@@ -32,6 +32,7 @@ def find(evidence: Evidence) -> Iterator[Finding]:
             cause=cause,
             quote=seen["message"],
             remedy=() if doubtful else _remedy(host, subject, seen["file"]),
+            explains=tuple(f"unit:{unit['name']}" for unit in subject["units"]),
         )
 
 

@@ -36,4 +36,5 @@ def find(evidence: Evidence) -> Iterator[Finding]:
                 remedy=(Step(host, subject["role"], unit["run_step"], "live", {"unit": name}, late=True),)
                 if unit.get("run_step")
                 else (),
+                symptom=True,
             )

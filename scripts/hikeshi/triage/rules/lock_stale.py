@@ -38,4 +38,5 @@ def find(evidence: Evidence) -> Iterator[Finding]:
                 quote=f"{path}: PID {'none' if nameless else seen['pid']}, {seen['age_s']:.0f} s old"
                 + (f"; the process of that PID is {seen['owner_age_s']:.0f} s old" if seen["alive"] else ""),
                 remedy=() if nameless else (Step(host, subject["role"], "stale_lock", "disk", {"path": path}),),
+                explains=(f"unit:{wanted['unit']}",),
             )

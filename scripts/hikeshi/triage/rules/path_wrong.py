@@ -43,6 +43,7 @@ def find(evidence: Evidence) -> Iterator[Finding]:
                     cause=f"{path} of role {subject['role']} is missing",
                     quote=f"{path}: no such file or directory",
                     remedy=(Step(host, subject["role"], wanted["restore_step"], "disk"), *starts),
+                    explains=tuple(f"unit:{unit}" for unit in units),
                 )
                 continue
             wrong = {

@@ -50,6 +50,7 @@ def find(evidence: Evidence) -> Iterator[Finding]:
                 quote=f"{seen['load']}, {seen['enabled'] or 'no unit file'}, {seen['active']} ({seen['result'] or '-'})"
                 + _last_words(seen["log"]),
                 remedy=tuple(remedy),
+                symptom=not lost and not disabled,
             )
 
 

@@ -1,0 +1,273 @@
+"""Look at a site and change nothing: the evidence of every host, judged, and beside it what the customer sees."""
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hikeshi import baseline, probes, runner, screen
+from hikeshi.baseline import Baseline
+from hikeshi.errors import HikeshiError, RefusedError, UnreachableError
+from hikeshi.files import make_private_folder, write_private
+from hikeshi.incident import show, store
+from hikeshi.incident.journal import explained
+from hikeshi.probes import ProbeResult
+from hikeshi.site import Site
+from hikeshi.text import printable
+from hikeshi.triage import additions, drift, findings, plan
+from hikeshi.triage.additions import Addition
+from hikeshi.triage.drift import Drift
+from hikeshi.triage.findings import Finding
+from hikeshi.triage.plan import Plan
+
+SETTLE_S = 10  # how long a load balancer may take to be green again after something else
+
+Evidence = Mapping[str, Mapping[str, Any]]  # of all hosts
+
+
+def evidence(site: Site, *, against: Baseline | None = None, texts: bool = False, state: bool = False) -> Evidence:
+    """Collect the evidence of every host of the site; raise when a host cannot be looked at.
+
+    With `state` the evidence of each host has its whole state under that key, with `texts` also those of ordinary files
+    that `against` does not know. They go past Ansible's events and the journal: texts of files belong into neither.
+    """
+    make_private_folder(site.records)
+    with tempfile.TemporaryDirectory(dir=site.records, prefix=".exchange-") as exchange:
+        extra: dict[str, Any] = {}
+        if state:
+            known = {host: sorted(against.known(host)) for host in against.hosts} if against else {}
+            with explained(f"the folder {exchange}", site.records, "Nothing was asked."):
+                write_private(
+                    Path(exchange) / "ask.json",
+                    json.dumps({"key": baseline.key(site), "texts": texts, "known": known}),
+                )
+            extra = {"evidence_exchange": exchange}
+        with screen.run_progress("looking at every host (changes nothing)") as progress:
+            result = runner.run(site, "collect-evidence.yml", verb="evidence", extra=extra, listen=progress)
+        if result.unreachable:
+            hosts = ", ".join(sorted({event.host for event in result.unreachable}))
+            raise UnreachableError(
+                f"ssh does not let us in to {hosts}: {result.unreachable[0].message}",
+                "does it run? Then check address, key and known_hosts of the site; hikeshi probe works without ssh",
+            )
+        if not result.ok:
+            words = result.failures[0].message if result.failures else result.output[-400:]
+            raise HikeshiError(
+                f"evidence could not be collected: {words}",
+                "mend what it names, then run the same command again",
+            )
+        for host, seen in result.returned.items():
+            if seen.get("schema") != findings.SCHEMA:
+                raise HikeshiError(f"{host} sent evidence of schema {seen.get('schema')!r}; known: {findings.SCHEMA}.")
+        if not state:
+            return result.returned
+        return {host: {**seen, "state": _state(Path(exchange), host)} for host, seen in result.returned.items()}
+
+
+def _state(exchange: Path, host: str) -> dict[str, Any]:
+    """Return the state of one host as it came; anything else than mappings of mappings is refused."""
+    try:
+        told = json.loads((exchange / f"{host}.json").read_text(encoding="utf-8"))
+        facts = {str(subject): dict(fields) for subject, fields in told["facts"].items()}
+        texts = {str(path): str(text) for path, text in told["texts"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise HikeshiError(f"{host} did not tell its state: {error}.") from error
+    return {"facts": facts, "texts": texts}
+
+
+@dataclass
+class Triage:
+    """All that one look at a site found; the screen and `--json` read nothing else."""
+
+    site: str
+    at: str = ""
+    seconds: float = 0.0
+    probes: list[ProbeResult] = field(default_factory=list)
+    found: list[Finding] = field(default_factory=list)
+    proposed: Plan = field(default_factory=lambda: Plan(()))
+    drift: list[Drift] = field(default_factory=list)
+    texts: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # host, path → how a file's text differs
+    against: Baseline | None = None
+    unseen: list[str] = field(default_factory=list)
+    kept: list[Addition] = field(default_factory=list)
+    since: str = ""  # when the earlier look was that this one is compared with
+    new: list[str] = field(default_factory=list)  # findings that the earlier look did not have: host and id
+    gone: list[str] = field(default_factory=list)
+
+    @property
+    def healthy(self) -> bool:
+        """True when every probe is green and nothing was found."""
+        return all(item.passed for item in self.probes) and not self.found
+
+    def as_data(self) -> dict[str, Any]:
+        """Return everything for `--json`, schema 1.
+
+        schema, site, at (UTC), seconds, healthy; probes: [{id, title, view, passed, seen, seconds, noted}]; findings:
+        worst first, [{id, rule, host, subject, effect, cause, quote, remedy: [step], explains, symptom, because: id of
+        the finding that explains it, or null}]; plan: [{host, role, step, kind, args, late, findings: [id]}]; baseline:
+        {name, at} or null: drift was judged without one; drift: [{host, subject, before, after, near, changed,
+        words, text: [line of the difference]}], before or after null where there is none; kept: [{host, subject,
+        words}]; unseen: [sentence]; since, new, gone: against an earlier look, or "", [], [].
+        """
+        because = {id(item): cause.id for cause, symptoms in findings.fold(self.found) for item in symptoms}
+        return {
+            "schema": 1,
+            "site": self.site,
+            "at": self.at,
+            "seconds": round(self.seconds, 2),
+            "healthy": self.healthy,
+            "probes": [asdict(item) for item in self.probes],
+            "findings": [{**finding_data(item), "because": because.get(id(item))} for item in self.found],
+            "plan": plan_data(self.proposed),
+            "baseline": {"name": self.against.name, "at": self.against.at.isoformat()} if self.against else None,
+            "drift": [drift_data(item, self.texts) for item in self.drift],
+            "kept": [asdict(item) for item in self.kept],
+            "unseen": self.unseen,
+            "since": self.since,
+            "new": self.new,
+            "gone": self.gone,
+        }
+
+
+def finding_data(finding: Finding) -> dict[str, Any]:
+    """Return a finding as plain data."""
+    return {**asdict(finding), "id": finding.id, "effect": finding.effect.words}
+
+
+def plan_data(proposed: Plan) -> list[dict[str, Any]]:
+    """Return a plan as plain data: each step with the findings it should make vanish."""
+    return [{**asdict(item.step), "findings": [finding.id for finding in item.findings]} for item in proposed.steps]
+
+
+def drift_data(item: Drift, texts: Mapping[tuple[str, str], list[str]]) -> dict[str, Any]:
+    """Return one difference from the baseline as plain data."""
+    text = texts.get((item.host, item.subject), [])
+    return {**asdict(item), "changed": item.changed, "words": item.words, "text": text}
+
+
+def probe_all(
+    site: Site, *, settle_s: float = 0.0, report: Callable[[ProbeResult], None] = screen.probe_line
+) -> list[ProbeResult]:
+    """Run every probe, directly and then through the load balancer; look again for `settle_s` while any is red."""
+    deadline = time.monotonic() + settle_s
+    results: list[ProbeResult] = []
+    for kind in ("direct", "customer"):
+        while True:
+            seen = probes.run_views(site, site.views(kind))
+            if all(item.passed for item in seen) or time.monotonic() > deadline:
+                break
+            time.sleep(1)
+        for item in seen:
+            report(item)
+        results += seen
+    return results
+
+
+def triage(site: Site, *, against: Baseline | None, since: datetime | None = None) -> Triage:
+    """Look at a site and judge what is seen; nothing is changed, so only probes that leave nothing behind are run."""
+    began = time.monotonic()
+    done = Triage(site.name, datetime.now(UTC).isoformat(timespec="seconds"), against=against)
+    harmless = [probe.id for probe in site.data.probes if not probe.effects]
+    with ThreadPoolExecutor(1) as eyes:
+        seen = eyes.submit(lambda: probes.run(site, "customer", harmless) if harmless else [])
+        told = evidence(site, against=against, texts=against is not None, state=against is not None)
+        done.probes = seen.result()
+    for item in done.probes:
+        screen.probe_line(item)
+    done.found, done.unseen, done.kept = findings.judge(told), findings.unreadable(told), additions.find(told)
+    done.proposed = plan.make(done.found, told)
+    if against:
+        done.drift, done.texts = drifted(against, told)
+    if since:
+        _compare(site, done, since)
+    done.seconds = time.monotonic() - began
+    if done.probes:
+        show.note_probes(site, "customer", done.probes)
+    note_findings(site, done.found, done.unseen, done.kept, done.drift)
+    return done
+
+
+def record(site: Site, *, why: str | None = None) -> Baseline:
+    """Record the baseline; raise RefusedError while a probe is red or something is found, unless `why` says why."""
+    with store.journal(site).action("baseline") as action:
+        seen = probe_all(site, settle_s=SETTLE_S)
+        before = baseline.newest(site)
+        told = evidence(site, against=before, texts=True, state=True)
+        found = findings.judge(told)
+        wrong = [f"{item.view} · {item.title}: {item.seen}" for item in seen if not item.passed]
+        wrong += [f"{item.host} · {item.cause}" for item in found]
+        if wrong and why is None:
+            lines = "\n".join(f"  {printable(line, 300)}" for line in wrong[:10])
+            raise RefusedError(
+                f"the site is not healthy, and a baseline says what healthy is:\n{lines}",
+                "hikeshi recover; or, if that is how it should be: hikeshi baseline --force --why WHY",
+            )
+        made = baseline.keep(site, told, seen, before=before, healthy=not wrong, why=why or "")
+        action.data.update(name=made.name, healthy=made.healthy, why_forced=made.why)
+    return made
+
+
+def drifted(against: Baseline, told: Evidence) -> tuple[list[Drift], dict[tuple[str, str], list[str]]]:
+    """Return what differs from a baseline on all hosts, and how the texts of changed files differ."""
+    found = [
+        item
+        for host in sorted(told)
+        if host in against.hosts
+        for item in drift.compare(
+            host,
+            against.hosts[host]["facts"],
+            told[host]["state"]["facts"],
+            told[host]["subjects"],
+            told[host]["unseen"],
+        )
+    ]
+    texts = {}
+    for item in found:
+        path = item.subject.partition(":")[2]
+        if item.kind == "file" and "digest" in item.differences:
+            then, now = against.text(item.host, path), told[item.host]["state"]["texts"].get(path)
+            if now is not None and (then is not None or item.before is None):
+                texts[item.host, item.subject] = drift.difference(then or "", now)
+    return found, texts
+
+
+def note_findings(
+    site: Site,
+    found: Sequence[Finding],
+    unseen: Sequence[str],
+    kept: Sequence[Addition],
+    drifts: Sequence[Drift] = (),
+) -> None:
+    """Write down what was found. Of drift the words are enough: texts of files do not belong into a journal."""
+    data = {
+        "found": [finding_data(item) for item in found],
+        "unseen": unseen,
+        "kept": [asdict(item) for item in kept],
+        "drift": [{"host": item.host, "subject": item.subject, "words": item.words} for item in drifts],
+    }
+    store.journal(site).append("findings", data)
+
+
+def _compare(site: Site, done: Triage, since: datetime) -> None:
+    """Say what is new and what is gone against the last look at or before a time."""
+    looks = [item for item in store.journal(site).records() if item.kind == "findings" and item.time <= since]
+    if not looks:
+        raise RefusedError(
+            f"nobody looked at site {site.name} at or before {since.astimezone(site.zone):%Y-%m-%d %H:%M}.",
+            "hikeshi triage, without --since",
+        )
+    kept = looks[-1].data.get("found")
+    earlier = {
+        f"{item.get('host')} {item.get('id')}": str(item.get("cause"))
+        for item in (kept if isinstance(kept, list) else [])
+        if isinstance(item, dict)
+    }
+    now = {f"{item.host} {item.id}" for item in done.found}
+    done.since = looks[-1].at
+    done.new = sorted(now - earlier.keys())
+    done.gone = sorted(earlier.keys() - now)

@@ -1,0 +1,148 @@
+"""What `hikeshi triage` and `baseline` show to people: one page that fits a terminal, worst first."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+from hikeshi import screen
+from hikeshi.baseline import Baseline
+from hikeshi.incident import clock
+from hikeshi.look import Triage
+from hikeshi.screen import safe
+from hikeshi.site import Site
+from hikeshi.triage import findings
+from hikeshi.triage.additions import Addition
+from hikeshi.triage.drift import Drift
+from hikeshi.triage.findings import Finding
+
+FINDINGS, DRIFTS = 12, 8  # lines of each on one page
+
+
+def triage(site: Site, done: Triage, *, verbose: bool) -> None:
+    """Print one look at a site; with `verbose` all of it."""
+    _probes(done)
+    _findings(site, done, verbose=verbose)
+    _drift(site, done, verbose=verbose)
+    _since(site, done)
+    if verbose:
+        screen.kept_lines(done.kept)
+    for line in done.unseen if verbose else done.unseen[:3]:
+        screen.out.print(f"not seen: {safe(line, 300)}")
+    if not verbose and len(done.unseen) > 3:
+        screen.out.print(f"… and {len(done.unseen) - 3} more things were not seen (--verbose)")
+    verdict = "[bold green]nothing is wrong[/bold green]" if done.healthy else "[bold red]not healthy[/bold red]"
+    screen.out.print(f"{verdict}; looked at in {done.seconds:.1f} s")
+    for line in _next(site, done):
+        screen.err.print(f"[bold]next:[/bold]  {line}")
+
+
+def _probes(done: Triage) -> None:
+    red = [item for item in done.probes if not item.passed]
+    for item in red:
+        screen.out.print(f"[bold red]red[/bold red] {safe(item.title, 100)}: {safe(item.seen, 300)}")
+    if done.probes and not red:
+        screen.out.print(f"[green]{len(done.probes)} probes green[/green] (only those that leave nothing behind)")
+
+
+def _findings(site: Site, done: Triage, *, verbose: bool) -> None:
+    folded = findings.fold(done.found)
+    if not folded:
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("the customer", "host", "what is wrong", "mended by"):
+        table.add_column(column, overflow="fold")
+    for finding, symptoms in folded if verbose else folded[:FINDINGS]:
+        words = safe(finding.cause, 300)
+        if symptoms:
+            words += "".join(f"\n  so {safe(item.cause, 200)}" for item in symptoms)
+        if verbose:
+            words += f"\n  seen: {safe(finding.quote, 300)}"
+        table.add_row(finding.effect.words, safe(finding.host), words, safe(_mended_by(site, finding), 200))
+    screen.out.print(table)
+    if not verbose and len(folded) > FINDINGS:
+        screen.out.print(f"… and {len(folded) - FINDINGS} more (--verbose)")
+
+
+def _mended_by(site: Site, finding: Finding) -> str:
+    if finding.remedy:
+        return f"hikeshi recover ({', '.join(dict.fromkeys(f'{step.role} {step.step}' for step in finding.remedy))})"
+    return "hikeshi recover (no step is known: by building anew, or by hand)"
+
+
+def _drift(site: Site, done: Triage, *, verbose: bool) -> None:
+    if done.against is None:
+        screen.out.print("judged without a baseline: what was changed cannot be said (hikeshi baseline, when healthy)")
+        return
+    at = f"{done.against.at.astimezone(site.zone):%Y-%m-%d %H:%M}"
+    if not done.drift:
+        screen.out.print(f"nothing differs from the baseline of {at}")
+        return
+    screen.out.print(f"[bold]{len(done.drift)} things differ from the baseline of {at}[/bold]")
+    for item in done.drift if verbose else done.drift[:DRIFTS]:
+        screen.out.print(
+            f"  {safe(item.host)} · {safe(item.subject, 200)} · {_when(site, item)}{safe(item.words, 300)}"
+        )
+        for line in done.texts.get((item.host, item.subject), []) if verbose else []:
+            screen.out.print(f"      {safe(line, 300)}")
+    if not verbose and len(done.drift) > DRIFTS:
+        screen.out.print(f"  … and {len(done.drift) - DRIFTS} more (--verbose)")
+
+
+def kept_and_drift(against: Baseline | None, kept: Sequence[Addition], drifts: Sequence[Drift]) -> None:
+    """Print what people added, and what differs from the baseline, after a recovery; nothing twice."""
+    told = {(item.host, item.subject) for item in drifts}
+    screen.kept_lines([item for item in kept if (item.host, item.subject) not in told])
+    if against is None or not drifts:
+        return
+    screen.out.print("[bold]changed since the baseline, and left as it is[/bold]")
+    for item in drifts[:DRIFTS]:
+        screen.out.print(f"  {safe(item.host)} · {safe(item.subject, 200)} · {safe(item.words, 300)}")
+    if len(drifts) > DRIFTS:
+        screen.out.print(f"  … and {len(drifts) - DRIFTS} more: hikeshi triage --verbose")
+
+
+def _when(site: Site, item: Drift) -> str:
+    return f"{clock.moment(item.changed, site.zone)} · " if item.changed else ""
+
+
+def _since(site: Site, done: Triage) -> None:
+    if not done.since:
+        return
+    screen.out.print(f"[bold]since the look of {safe(done.since)}[/bold]")
+    for title, names in (("new", done.new), ("gone", done.gone)):
+        for name in names:
+            screen.out.print(f"  {title}: {safe(name, 300)}")
+    if not done.new and not done.gone:
+        screen.out.print("  the same findings")
+
+
+def _next(site: Site, done: Triage) -> list[str]:
+    if done.found:
+        return [f"hikeshi recover --plan --site {safe(site.name)}"]
+    if not done.healthy:
+        suspects = " (no rule says why: the newest differences above are where to look)" if done.drift else ""
+        return [f"hikeshi recover --site {safe(site.name)}{suspects}"]
+    return []
+
+
+def baselines(site: Site, records: Sequence[Baseline], *, as_json: bool) -> None:
+    """Print the records there are, the oldest first."""
+    if as_json:
+        screen.print_json([baseline_data(item) for item in records])
+        return
+    if not records:
+        screen.out.print(f"no baseline of site {safe(site.name)}: hikeshi baseline, when it is healthy")
+    for item in records:
+        state = "healthy" if item.healthy else f"not healthy: {safe(item.why, 200)}"
+        at = f"{item.at.astimezone(site.zone):%Y-%m-%d %H:%M}"
+        screen.out.print(f"{safe(item.name)} · {at} · {', '.join(map(safe, item.hosts))} · {safe(item.by)} · {state}")
+
+
+def baseline_data(item: Baseline) -> dict[str, Any]:
+    """Return what is known of a record, without what it holds."""
+    facts = {host: len(kept["facts"]) for host, kept in item.hosts.items()}
+    return {
+        "name": item.name, "at": item.at.isoformat(), "healthy": item.healthy, "by": item.by, "why": item.why,
+        "facts": facts,
+    }  # fmt: skip

@@ -1,0 +1,148 @@
+"""Drift → the steps that undo it, and the steps that undo these again. Pure.
+
+For what no rule has a name for: what differs from the baseline is put back, one difference at a time, and stays so only
+if what suffers recovers. People change servers for good reasons, and nothing else of theirs is touched.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from hikeshi.triage.drift import Drift
+from hikeshi.triage.findings import Evidence, Step
+
+ROLE = "file_restore"
+_UNDOING: dict[tuple[str, str], Literal["disk", "live"]] = {
+    (ROLE, "put_back"): "disk",
+    ("host_base", "path_mode"): "disk",
+    (ROLE, "reread"): "live",
+}
+LOGIN = ("/etc/ssh", "/etc/pam.d", "/etc/security", "/etc/sudoers", "/etc/sudoers.d", "/etc/nologin", "/etc/login.defs",
+         "/etc/passwd", "/etc/shadow", "/etc/group", "/etc/gshadow", "/etc/nsswitch.conf")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """One difference, the steps that put back what was, and those that take that back."""
+
+    drift: Drift
+    steps: tuple[Step, ...]
+    undo: tuple[Step, ...]
+
+    @property
+    def words(self) -> str:
+        """What is put back, in one line."""
+        return f"{self.drift.host} · {self.drift.subject} ({self.drift.words})"
+
+
+def read_undo(data: object) -> tuple[Step, ...]:
+    """Return the undoing steps that a journal's record tells of; none where it tells of others, or of none."""
+    if not isinstance(data, list):
+        return ()
+    found = []
+    for item in data:
+        if not isinstance(item, dict) or not isinstance(item.get("args"), dict):
+            return ()
+        host, role, verb = (str(item.get(key)) for key in ("host", "role", "step"))
+        kind = _UNDOING.get((role, verb))
+        if kind is None:
+            return ()
+        found.append(Step(host, role, verb, kind, {str(key): str(value) for key, value in item["args"].items()}))
+    return tuple(found)
+
+
+def restorations(
+    drifts: Sequence[Drift],
+    texts: Mapping[str, Mapping[str, str]],
+    evidence: Mapping[str, Evidence],
+    hurt: Collection[tuple[str, str]] = (),
+    *,
+    gently: bool = False,
+) -> list[Restoration]:
+    """Return what can be put back: first what a unit reads that suffers, else in the order of the differences.
+
+    `hurt`: hosts and subjects of findings. `gently`: customers are served meanwhile, so a unit that does not suffer is
+    reloaded and not restarted.
+
+    `texts`: host → path → name of the text that the baseline keeps. Left out is what it keeps no text of (a secret, or
+    what is too long), what has no step (a package, a listening socket), and what decides who gets in: of that a change
+    is proved with a new login (remote_access), never tried.
+    """
+    found = []
+    for item in drifts:
+        step = _step(item, texts.get(item.host, {}))
+        path = step.args.get("path", "") if step else ""
+        if step is None or any(path == place or path.startswith(f"{place}/") for place in LOGIN):
+            continue
+        again = tuple(
+            Step(item.host, ROLE, "reread", "live", {"unit": unit, "how": how, "path": path})
+            for unit in _readers(path, evidence[item.host]["subjects"])
+            for how in ["reload" if gently and (item.host, f"unit:{unit}") not in hurt else "restart"]
+        )
+        undo = _undo(item, step)
+        found.append(Restoration(item, (step, *again), (undo, *again) if undo else ()))
+
+    def elsewhere(made: Restoration) -> bool:
+        return not any((step.host, f"unit:{step.args.get('unit')}") in hurt for step in made.steps)
+
+    return sorted(found, key=elsewhere)
+
+
+def _undo(item: Drift, step: Step) -> Step | None:
+    """Return the step that takes another back; an account that was made again stays: files may be its own by now."""
+    if step.step == "user":
+        return None
+    if step.step == "path_mode":
+        return Step(item.host, step.role, step.step, "disk", {"path": step.args["path"], **_attributes(item.after)})
+    return Step(item.host, ROLE, "put_back", "disk", {"path": step.args["path"]})
+
+
+def _attributes(fields: Mapping[str, Any] | None) -> dict[str, str]:
+    return {key: str((fields or {}).get(key, "")) for key in ("mode", "owner", "group")}
+
+
+def _step(item: Drift, texts: Mapping[str, str]) -> Step | None:
+    name = item.subject.partition(":")[2]
+    before: Mapping[str, Any] = item.before or {}
+
+    def step(verb: str, **args: Any) -> Step:
+        return Step(item.host, ROLE, verb, "disk", {key: str(value) for key, value in args.items()})
+
+    if item.kind == "user" and item.before and item.after is None:
+        numbers = {key: before.get(key, "") for key in ("uid", "gid", "home", "shell", "groups")}
+        return step("user", name=name, **numbers)
+    if item.kind != "file":
+        return None
+    if item.before is None:
+        return step("move_aside", path=name) if (item.after or {}).get("kind") in ("file", "link") else None
+    attributes = _attributes(before)
+    if before.get("kind") == "link":
+        return step("link", path=name, target=before.get("link", ""))
+    if set(item.differences) & {"digest", "kind"} or item.after is None:
+        known = before.get("kind") == "file" and name in texts
+        return step("file", path=name, **attributes, text=texts[name]) if known else None
+    return Step(item.host, "host_base", "path_mode", "disk", {"path": name, **attributes})
+
+
+def _readers(path: str, subjects: Sequence[Evidence]) -> list[str]:
+    """Return the units that read a file: the one that it is or belongs to, else those of the role where it lies."""
+    for subject in subjects:
+        if own := [unit for unit in _services(subject) if f"/{unit}.d/" in path or path.endswith(f"/{unit}")]:
+            return own
+    for subject in subjects:
+        places = [item["path"] for key in ("paths", "directories") for item in subject.get(key) or []]
+        places += subject.get("roots") or []
+        if subject.get("serves", "customers") == "customers" and any(
+            path == place or path.startswith(f"{place}/") for place in places
+        ):
+            return _services(subject)
+    return []
+
+
+def _services(subject: Evidence) -> list[str]:
+    """Return the services of a role that run all the time."""
+    return [
+        unit["name"]
+        for unit in subject.get("units") or []
+        if unit["name"].endswith(".service") and not unit.get("oneshot")
+    ]
