@@ -1,5 +1,6 @@
 """What nobody listed: changes that no rule knows, found by the baseline, mended exactly where something suffers."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from tests.drill.conftest import hikeshi, reboot, ssh
 
+ALL = bool(os.environ.get("HIKESHI_TEST_ALL"))
 # An administrator's good work: nobody suffers from it.
 INNOCENT = {
     "file:/etc/systemd/system/mariadb.service.d/nice.conf": "printf '[Service]\\nNice=1\\n'",
@@ -77,7 +79,9 @@ def test_changes_that_hurt_nobody_are_reported_with_before_and_after(tidy: Path)
 
 
 @pytest.mark.parametrize("name", list(CULPRITS))
-def test_what_no_rule_knows_is_put_back_and_nothing_else(tidy: Path, name: str) -> None:
+def test_what_no_rule_knows_is_put_back_and_nothing_else(tidy: Path, seed: int, name: str) -> None:
+    if not ALL and (list(CULPRITS).index(name) + seed) % len(CULPRITS):
+        pytest.skip("another one this time; scripts/test --all takes them all")
     subject, commands = CULPRITS[name]
     ssh("web1", SETUP + commands)
     before = ssh("web1", "stat -c '%n %a %U %Y' " + " ".join(path.removeprefix("file:") for path in INNOCENT))

@@ -11,7 +11,7 @@ import psutil
 
 from tests.drill.conftest import HIKESHI, hikeshi, ssh
 
-MOMENTS = 10 if os.environ.get("HIKESHI_TEST_ALL") else 4
+MOMENTS = 10 if os.environ.get("HIKESHI_TEST_ALL") else 2
 
 
 def ansible_processes() -> list[str]:
