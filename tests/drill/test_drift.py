@@ -20,7 +20,7 @@ SETUP = "".join(
     f"mkdir -p $(dirname {path}); {words} > {path}; " for path, words in
     ((subject.removeprefix("file:"), words) for subject, words in INNOCENT.items())
 )  # fmt: skip
-# What breaks the shop: no rule has a name for it, and building the site anew leaves it where it is.
+# What breaks the shop: no rule has a name for it, and building the site anew leaves it as it is.
 CULPRITS = {
     "stray drop-in": (
         "file:/etc/systemd/system/checkout.service.d/check.conf",
@@ -33,9 +33,9 @@ CULPRITS = {
         "printf 'limit_req_zone $server_name zone=all:1m rate=1r/m;\\nlimit_req zone=all;\\n' "
         "> /etc/nginx/conf.d/zz-limit.conf; systemctl reload nginx",
     ),
-    "changed mode": (
-        "file:/opt/shop/app/shop/settings.py",
-        "chmod 0600 /opt/shop/app/shop/settings.py; systemctl restart checkout || true",
+    "altered file of a package": (
+        "file:/etc/nginx/mime.types",
+        "sed -i '/jpeg/d' /etc/nginx/mime.types; systemctl reload nginx",
     ),
 }
 
