@@ -3,7 +3,7 @@
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,12 +31,13 @@ SETTLE_S = 20  # how long services and load balancer may take to be green after 
 
 @dataclass(frozen=True)
 class Mended:
-    """One step that was carried out: how long it took and whether it changed anything."""
+    """One step that was carried out: how long it took, whether it changed anything, which difference it put back."""
 
     planned: Planned
     changed: bool
     failed: bool
     seconds: float
+    restored: str = ""
 
 
 @dataclass
@@ -90,7 +91,7 @@ class Recovery:
                 {
                     **asdict(item.planned.step),
                     "findings": [finding.id for finding in item.planned.findings],
-                    "subjects": sorted({finding.subject for finding in item.planned.findings}),
+                    "subjects": sorted({finding.subject for finding in item.planned.findings} | {item.restored} - {""}),
                     "changed": item.changed,
                     "failed": item.failed,
                     "seconds": round(item.seconds, 2),
@@ -308,7 +309,7 @@ def _restore(site: Site, done: Recovery, track: Stages) -> None:
             done.left = _judge(site, done, look.evidence(site))
             helped = _ill(done) < ill
             if helped:
-                done.mended += mended
+                done.mended += [replace(item, restored=option.drift.subject) for item in mended]
                 done.restored.append(option.words)
                 screen.say("that helped")
             else:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from hikeshi.triage.rules.not_listening import place_of
 from tests.contract.project import ROOT
 from tests.templates.rendering import value
 
@@ -30,7 +31,12 @@ def healthy(role: str) -> Evidence:
     unit = {"load": "loaded", "active": "active", "sub": "running", "enabled": "enabled", "result": "success"}
     ended = {**unit, "active": "inactive", "sub": "dead", "enabled": "static"}
     units = {
-        item["name"]: {**(ended if item.get("oneshot") else unit), "fragment": "", "log": []}
+        item["name"]: {
+            **(ended if item.get("oneshot") else unit),
+            "fragment": "",
+            "after": item.get("after", []),
+            "log": [],
+        }
         for item in subject["units"]
     }
     lock = {"present": False, "pid": None, "alive": False, "age_s": None, "owner_age_s": None}
@@ -48,6 +54,11 @@ def healthy(role: str) -> Evidence:
         "paths": paths,
         "mounts": {item["path"]: {"mounted": True, "source": "/", "entries": []} for item in subject["mounts"]},
         "trees": {item["path"]: {"seen": 0, "wrong": [], "complete": True} for item in subject.get("trees") or []},
+        "answers": {
+            f"{item['url']} {item['host']}": {"status": item["status"][0], "bytes": 3, "seconds": 0.1}
+            for item in subject.get("answers") or []
+        },
+        "listens": {place_of(item): True for item in subject.get("listens") or []},
         "names": {item["name"]: list(item["addresses"]) for item in subject.get("names") or []},
         "locks": {item["path"]: dict(lock) for item in subject.get("locks") or []},
         "disks": {**copy.deepcopy(RECORDED["disks"]), **{place["directory"]: dict(room) for place in places}},
@@ -72,6 +83,7 @@ def broken(evidence: Evidence) -> Iterator[tuple[str, Evidence]]:
             wrongs.append(("units", name, {"load": load, "active": "inactive", "enabled": ""}))
         wrongs += [("units", name, {"active": state, "result": "exit-code"}) for state in ("failed", "inactive")]
         wrongs += [("units", name, {"enabled": "disabled", "active": state}) for state in ("active", "inactive")]
+        wrongs.append(("units", name, {"after": []}))
     for path in evidence["paths"]:
         wrongs += [("paths", path, change) for change in ({"mode": "0000"}, {"owner": "nobody"}, {"group": "nogroup"})]
         wrongs.append(("paths", path, {"kind": "missing", "link": ""}))
@@ -97,6 +109,12 @@ def broken(evidence: Evidence) -> Iterator[tuple[str, Evidence]]:
         wrongs += [("databases", place, {"crashed": [{"table": name, "words": "145"}]}) for name in ("a.b", "a.`b")]
     for path in evidence.get("logins", {}):
         wrongs += [("logins", path, {"ok": False, "code": code}) for code in (0, 1044, 1045, 1698, 2002)]
+    for question in evidence.get("answers", {}):
+        wrongs += [("answers", question, {"status": status}) for status in (200, 301, 403, 404, 503)]
+    for place in evidence.get("listens", {}):
+        worse = copy.deepcopy(evidence)
+        worse["listens"][place] = False
+        yield f"nobody listens on {place}", worse
     for name in evidence["names"]:
         for seen in ([], ["192.0.2.99"]):
             worse = copy.deepcopy(evidence)

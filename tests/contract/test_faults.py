@@ -9,6 +9,8 @@ import pytest
 from ansible.parsing.dataloader import DataLoader
 
 from hikeshi.drill import faults
+from hikeshi.triage import restore
+from hikeshi.triage.rules.not_listening import place_of
 from tests.contract.project import ROLES, ROOT, load
 from tests.templates.rendering import value
 
@@ -19,7 +21,8 @@ SEEDS = range(50)
 # Operation → what else it needs; roles/fault_injection/library/inject_fault.py.
 OPERATIONS = {
     "remove": set(), "link": {"to"}, "chmod": {"mode"}, "write": {"text"}, "append": {"text"}, "move": {"to"},
-    "cut": {"match"}, "kill": set(), "start": set(), "sql": set(), "hold": {"unit"}, "fill": {"leave"},
+    "cut": {"match"}, "replace": {"match", "with"}, "kill": set(), "start": set(), "sql": set(), "hold": {"unit"},
+    "fill": {"leave"},
 }  # fmt: skip
 WITHOUT_PATH = {"kill", "start", "sql"}
 
@@ -122,6 +125,8 @@ def owned() -> set[str]:
             found |= {f"mount:{item['path']}" for item in subject["mounts"]}
             found |= {f"config:{subject['config_test'].split()[0]}"} if subject["config_test"] else set()
             found |= {f"disk:{item['directory']}" for item in subject.get("logs") or []}
+            found |= {f"answer:{item['url']}" for item in subject.get("answers") or []}
+            found |= {f"listen:{place_of(item)}" for item in subject.get("listens") or []}
             if subject.get("login"):
                 found.add(f"login:{subject['login']['environment']}")
             if subject.get("database"):
@@ -131,7 +136,18 @@ def owned() -> set[str]:
     return found
 
 
-@each_fault
+@pytest.mark.parametrize("name", [name for name, fault in CATALOGUE.items() if fault.unnamed])
+def test_what_no_rule_names_the_baseline_can_put_back(name: str) -> None:
+    for fault in chosen(name):
+        touched = {path for operation in fault.operations for path in operation.values() if path.startswith("/")}
+        assert fault.subjects == [f"file:{path}" for path in touched], (
+            f"{FILE}, {name}: an unnamed fault is one file, its subject file:PATH; it touches {touched}"
+        )
+        assert all(path.startswith("/etc/") for path in touched), f"{FILE}, {name}: no baseline has {touched}"
+        assert not any(path.startswith(restore.LOGIN) for path in touched), f"{FILE}, {name}: is never put back"
+
+
+@pytest.mark.parametrize("name", [name for name, fault in CATALOGUE.items() if not fault.unnamed])
 def test_subjects_can_be_found_by_a_rule(name: str) -> None:
     known = owned()
     for fault in chosen(name):
@@ -151,8 +167,25 @@ def test_scenarios_name_known_faults(path: Path) -> None:
     assert not unknown, f"{path.name}: {unknown} is not in {FILE}"
     assert scenario["faults"], f"{path.name}: a scenario without faults is no drill"
     assert faults.compatible(scenario["faults"]), f"{path.name}: some of these faults exclude others, see {FILE}"
+    unnamed = [name for name in scenario["faults"] if CATALOGUE[name].unnamed]
+    assert not unnamed, f"{path.name}: {unnamed} is unnamed, and is made alone"
     hosts = load(DRILL / "containers.yml")["instances"]
     assert scenario.get("reboot") in (None, *hosts), f"{path.name}: reboot names no host of containers.yml"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"probe": ""}, "needs a probe"),
+        ({"subjects": ["unit:nginx.service"]}, "are file:PATH"),
+        ({"unnamed": False}, "are file:PATH"),
+    ],
+)
+def test_unnamed_fault_is_about_a_file_and_hurts(wrong: dict[str, Any], words: str) -> None:
+    fine = {"title": "T", "host": "web1", "probe": "top", "subjects": ["file:/etc/x"], "unnamed": True, "variants": []}
+    assert faults.FaultData.model_validate(fine).unnamed
+    with pytest.raises(ValueError, match=words):
+        faults.FaultData.model_validate({**fine, **wrong})
 
 
 @each_fault

@@ -148,6 +148,20 @@ def test_masked_unit_is_mended(host: Host, apply: Apply) -> None:
 
 
 @pytest.mark.at_rest
+def test_lost_ordering_is_mended_and_nothing_is_restarted(host: Host, apply: Apply, mend: Mend) -> None:
+    file = "/etc/systemd/system/checkout.service"
+    pid = "systemctl show --property=MainPID checkout"
+    must(host, f"systemctl start checkout; sed -i '/^After=/d' {file}; systemctl daemon-reload")
+    before, after = must(host, pid), "systemctl show --property=After --value checkout"
+    assert "mariadb.service" not in must(host, after).split()
+    mend("checkout_service", "disk", "unit_file")
+    applied = apply("file_restore", "repair-live", "reread", {"how": "daemon_reload"})
+    assert applied.status == 0, applied.output
+    assert "mariadb.service" in must(host, after).split()
+    assert must(host, pid) == before
+
+
+@pytest.mark.at_rest
 def test_login_whose_variables_are_not_given_is_refused(apply: Apply) -> None:
     applied = apply("checkout_service", "main", checkout_service_environment={"SHOP_SECRET_KEY": "canary-of-this-test"})
     assert applied.status != 0

@@ -257,6 +257,8 @@ def test_healthy_server_and_login_are_seen_as_such(host: Host) -> None:
     counts = {"most": 60, "connections": 0, "idle": 0, "crashed": []}
     assert evidence["databases"] == {SOCKET: {"answers": True, "code": 0, "message": "", **counts}}
     assert evidence["logins"] == {ENVIRONMENT: {"ok": True, "code": 0, "message": ""}}
+    places = (SOCKET, "127.0.0.1:3306", "[::1]:3306", "127.0.0.5:3306", "192.0.2.10:3306")
+    assert evidence["listens"] == dict.fromkeys(places, True)
     assert (evidence["unseen"], judge(evidence)) == ([], ([], []))
 
 
@@ -549,3 +551,48 @@ def test_lost_socket_of_a_running_server_is_seen(host: Host) -> None:
     assert evidence["databases"][SOCKET]["code"] == evidence["logins"][ENVIRONMENT]["code"] == 2002
     assert [item.id for item in judge(evidence)[0]] == [f"path_missing/path:{SOCKET}"]
     assert wrong() == ([], [])
+
+
+SETTINGS = "/etc/mysql/mariadb.conf.d"
+STRAY = f"{SETTINGS}/99-migration.cnf"
+ELSEWHERE = {
+    "own socket": (f"sed -i 's|^socket = .*|socket = /run/mysqld/other.sock|' {SETTINGS}/90-hikeshi.cnf", SOCKET),
+    "own address": (f"sed -i 's|^bind-address = .*|bind-address = 127.0.0.9|' {SETTINGS}/90-hikeshi.cnf", "[::1]:3306"),
+    "stray socket": (f"printf '[mariadbd]\\nsocket = /run/mysqld/other.sock\\n' > {STRAY}", SOCKET),
+    "stray port": (f"printf '[mysqld]\\nport = 3307\\n' > {STRAY}", "127.0.0.5:3306"),
+    "no network": (f"printf '[server]\\nskip-networking\\n' > {STRAY}", "127.0.0.1:3306"),
+}
+
+
+@pytest.mark.at_rest
+@pytest.mark.parametrize(("change", "place"), ELSEWHERE.values(), ids=ELSEWHERE)
+def test_server_that_listens_elsewhere_comes_back(host: Host, mend: Mend, change: str, place: str) -> None:
+    """Settings of others that read later and say nothing about it stay."""
+    tuned = f"{SETTINGS}/95-tuned.cnf"
+    must(host, f"rm -rf {KEPT}{SETTINGS}; printf '[mariadbd]\\nsort_buffer_size = 4M\\n' > {tuned}")
+    must(host, f"md5sum {tuned} {SETTINGS}/90-hikeshi.cnf > /run/before; {change}; systemctl restart mariadb")
+    # Root asks where nobody listens; the program's own login is none of this test's.
+    evidence = collected("database")
+    assert evidence["listens"][place] is False
+    found, steps = judge(evidence)
+    assert f"not_listening/listen:{place}" in [item.id for item in found]
+    assert [step.words for step in steps if step.kind == "disk"] == ["database: configuration"]
+    pid = must(host, "systemctl show --property=MainPID mariadb")
+    mend("database", "disk", "configuration")
+    must(host, "md5sum --check /run/before")
+    assert len(must(host, f"ls {KEPT}{SETTINGS}").split()) == 1
+    assert not host.file(STRAY).exists
+    assert must(host, "systemctl show --property=MainPID mariadb") == pid, "a disk step restarted something"
+    mend("host_base", "live", "unit_restart", unit="mariadb.service", newer=SETTINGS)
+    give(host)
+    assert wrong() == ([], [])
+    assert root(host, "SELECT @@sort_buffer_size") == str(4 << 20)
+    must(host, f"rm {tuned}; systemctl restart mariadb")
+
+
+@pytest.mark.at_rest
+def test_configuration_that_is_right_stays(host: Host, apply: Apply) -> None:
+    must(host, f"printf '[client]\\nsocket = /run/mysqld/other.sock\\n' > {STRAY}")
+    applied = apply("database", "repair-disk", "configuration")
+    must(host, f"rm {STRAY}")
+    assert (applied.status, applied.changed) == (0, 0), applied.output

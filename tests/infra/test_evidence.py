@@ -147,6 +147,17 @@ def test_looking_changes_nothing_where_nginx_runs(host: Host) -> None:
     assert sorted(set(before.splitlines()) ^ set(must(host, STATE).splitlines())) == []
 
 
+def test_web_server_is_asked_and_who_listens_is_told() -> None:
+    answers = [{"url": url, "host": "localhost"} for url in ("/", "http://127.0.0.1/none", "http://127.0.0.1:9/")]
+    listens = [{"address": "127.0.0.1", "port": port} for port in (80, 9)]
+    seen = look({"answers": answers, "listens": [*listens, {"socket": "/run/none.sock"}]})
+    told = {name.split()[0]: item for name, item in seen["answers"].items()}
+    assert [told[url].get("status") for url in ("/", "http://127.0.0.1/none")] == [200, 404]
+    assert "refused" in told["http://127.0.0.1:9/"]["why"]
+    assert seen["listens"] == {"127.0.0.1:80": True, "127.0.0.1:9": False, "/run/none.sock": False}
+    assert seen["unseen"] == []
+
+
 @pytest.fixture(scope="module")
 def broken(host: Host) -> Iterator[dict[str, Any]]:
     """Return the evidence of a host on which much is wrong at once."""

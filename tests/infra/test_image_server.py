@@ -3,7 +3,7 @@
 import pytest
 from testinfra.host import Host
 
-from tests.infra.asking import Apply, Ask, Mend, must
+from tests.infra.asking import Apply, Ask, Mend, must, wait_until
 
 ROOT = "/srv/shop/media"
 PICTURE = f"{ROOT}/images/products/lantern.jpg"
@@ -117,6 +117,33 @@ def test_link_is_mended(host: Host, ask: Ask, mend: Mend, wrong: str) -> None:
         "symbolic link root root",
         ROOT,
     ]
+    assert ask("/media/images/products/lantern.jpg").body == CONTENT
+
+
+def test_directory_of_pictures_is_found_and_asking_is_nobodys_access(host: Host, ask: Ask) -> None:
+    log = "/var/log/nginx/access.log"
+    assert host.mount_point(ROOT).exists
+    assert ask("/media/images").status == 301
+    assert ask("/media/images/products/lantern.jpg?logged").status == 200
+    wait_until(lambda: "?logged" in must(host, f"cat {log}"))
+    assert "GET /media/images HTTP" not in must(host, f"cat {log}")
+
+
+@pytest.mark.at_rest
+@pytest.mark.parametrize("wrong", [f"s|{LINK}/;|{LINK};|", "s|alias|root|"], ids=["slash", "root"])
+def test_location_that_leads_elsewhere_is_mended(host: Host, ask: Ask, mend: Mend, wrong: str) -> None:
+    file = "/etc/nginx/shop.d/media.conf"
+    must(
+        host, f"systemctl start {UNIT} nginx; ln -sfn {ROOT} {LINK}; rm -rf {KEPT}{file}*; md5sum {file} > /run/before"
+    )
+    must(host, f"sed -i '{wrong}' {file}; nginx -t && systemctl reload nginx")
+    wait_until(lambda: ask("/media/images").status == 404)
+    assert ask("/media/images/products/lantern.jpg").status == 404
+    mend("image_server", "disk", "location")
+    must(host, f"md5sum --check /run/before; test -f {KEPT}{file}")
+    assert ask("/media/images").status == 404, "a disk step reloaded something"
+    mend("web_server", "live", "reload")
+    wait_until(lambda: ask("/media/images").status == 301)
     assert ask("/media/images/products/lantern.jpg").body == CONTENT
 
 

@@ -133,6 +133,12 @@ def test_socket_is_in_the_directory_that_the_unit_makes() -> None:
     assert socket["path"].startswith(f"{folder['path']}/") and f"unix:{socket['path']} " in service["ExecStart"][0]
 
 
+def test_unit_is_ordered_after_what_evidence_looks_for() -> None:
+    (wanted,) = value("checkout_service", "__checkout_service_subject")["units"]
+    assert unit(render("checkout_service", "checkout.service.j2"))["Unit"]["After"] == [" ".join(wanted["after"])]
+    assert {"mariadb.service", "srv-shop-media.mount"} <= set(wanted["after"])
+
+
 def test_unit_uses_its_inputs() -> None:
     inputs = {
         "checkout_service_user": "seller",

@@ -83,6 +83,24 @@ def test_pictures_are_read_through_the_link() -> None:
     assert seen.block("location /media/").values("alias") == ["/srv/shop/pictures/"], LOCATION
 
 
+@pytest.mark.parametrize(
+    ("directories", "check"),
+    [
+        (["images", "cache"], "/media/images"),
+        (["a b", 'c"; return 404;', "images/products"], "/media/images/products"),
+        ([], ""),
+    ],
+)
+def test_whether_pictures_are_found_is_asked_through_their_own_location(directories: list[str], check: str) -> None:
+    inputs = {"image_server_directories": directories}
+    location = nginx(render("image_server", "media.conf.j2", **inputs)).block("location /media/")
+    asked = [item["url"] for item in value("image_server", "__image_server_subject", **inputs)["answers"]]
+    assert [item.name for item in location.blocks] == [f"location = {url}" for url in asked], LOCATION
+    assert asked == ([check] if check else []), "roles/image_server/vars/main.yml"
+    for inner in location.blocks:
+        assert inner.directives == ["access_log off"], f"{LOCATION}: it must take everything else from around it"
+
+
 LINKS = {"": True, "/srv/shop/pictures": True, "/srv/shop/media-now": True, "/srv/shop/media": False}
 LINKS |= {"/srv/shop/media/now": False, "/srv/shop": False, "/": False, "pictures": False, "/srv/a b": False}
 

@@ -15,7 +15,7 @@ SUBJECT = [role for role in ROLES if f"__{role.name}_subject" in role.variables]
 EVIDENCE = next(role for role in ROLES if role.name == "evidence").entry_points["main"]
 # Shapes of an item: keys needed, and allowed besides. roles/evidence/meta/argument_specs.yml says the same in words.
 ITEMS: dict[str, list[tuple[set[str], set[str]]]] = {
-    "units": [({"name", "enabled"}, {"restore_step", "oneshot", "report", "run_step"})],
+    "units": [({"name", "enabled"}, {"restore_step", "oneshot", "report", "run_step", "after"})],
     "paths": [
         ({"path", "mode", "owner", "group"}, {"restore_step"}),
         ({"path", "link"}, {"restore_step"}),
@@ -26,6 +26,11 @@ ITEMS: dict[str, list[tuple[set[str], set[str]]]] = {
     "locks": [({"path", "unit"}, set())],
     "trees": [({"path", "directories", "files"}, set())],
     "names": [({"name", "addresses"}, set())],
+    "answers": [({"url", "host", "status", "what", "means", "unit", "restore_step"}, set())],
+    "listens": [
+        ({"unit", "socket"}, {"restore_step", "settings"}),
+        ({"unit", "address", "port"}, {"restore_step", "settings"}),
+    ],
     "logs": [({"directory", "rotated", "unit", "keep", "move_step", "reopen_step"}, set())],
 }
 DATABASE = {"socket"}
@@ -96,10 +101,11 @@ def test_units_can_be_repaired(role: Role) -> None:
     assert all(isinstance(item["enabled"], bool) for item in found["units"]), f"{place(role)}: enabled is true or false"
     leaned_on = [item["unit"] for item in [*found["mounts"], *found.get("locks", [])]]
     leaned_on += [item["runtime"] for item in found["paths"] if "runtime" in item]
+    leaned_on += [item["unit"] for item in found.get("listens") or []]
     leaned_on += [found["login"]["unit"]] if found.get("login") else []
     missing = [name for name in leaned_on if name not in names]
     assert not missing, (
-        f"{place(role)}: the units {missing} of mounts, locks, paths, login must stand under units, else nobody looks"
+        f"{place(role)}: the units {missing} of mounts, locks, paths, login, listens must be among its units"
     )
 
 
@@ -107,6 +113,7 @@ def test_units_can_be_repaired(role: Role) -> None:
 def test_steps_that_restore_exist(role: Role) -> None:
     found = subject(role)
     items = [*found["units"], *found["paths"], found.get("login") or {}]
+    items += [*(found.get("answers") or []), *(found.get("listens") or [])]
     steps = {item["restore_step"] for item in items if "restore_step" in item}
     assert steps <= set(role.steps("disk")), f"{place(role)}: {steps} are not all in __{role.name}_disk_steps"
 
@@ -143,6 +150,25 @@ def test_step_that_reloads_exists(role: Role) -> None:
 def test_step_for_a_refused_configuration_exists(role: Role) -> None:
     step = subject(role).get("configuration_step")
     assert not step or step in role.steps("disk"), f"{place(role)}: {step} is not in __{role.name}_disk_steps"
+
+
+@each_subject
+def test_answers_can_be_judged(role: Role) -> None:
+    units = {unit["name"] for other in SUBJECT for unit in subject(other)["units"]}
+    for item in subject(role).get("answers") or []:
+        assert re.match(r"(http://[^/]+)?/", item["url"]), (
+            f"{place(role)}, answers: {item['url']} must be a path or URL"
+        )
+        assert all(100 <= status < 500 for status in item["status"]), f"{place(role)}, answers: {item['status']}"
+        assert item["means"] in ("cannot_buy", "cannot_see"), f"{place(role)}, answers: {item['means']}"
+        assert item["unit"] in units, f"{place(role)}, answers: no role has the unit {item['unit']}"
+
+
+@each_subject
+def test_what_a_unit_reads_again_is_named(role: Role) -> None:
+    for item in subject(role).get("listens") or []:
+        assert ("restore_step" in item) == ("settings" in item), f"{place(role)}, listens: both or none: {item}"
+        assert item.get("settings", "/").startswith("/"), f"{place(role)}, listens: {item}"
 
 
 @each_subject

@@ -2,9 +2,12 @@
 
 import os
 import re
+import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -335,3 +338,110 @@ def test_link_tells_where_it_leads(collector: Any, tmp_path: Path) -> None:
         assert (told["kind"], told["link"], told["leads_to"]) == ("link", target, kind)
         (tmp_path / "link").unlink()
     assert collector.describe(str(tmp_path / "media"))["leads_to"] == ""
+
+
+@pytest.mark.parametrize(
+    ("asked", "after"),
+    [
+        ([{"name": "a.service", "after": ["b.service", "c.mount"]}], ["b.service"]),
+        ([{"name": "a.service"}], []),
+        ([{"name": "a.service", "after": ["b.service"]}, {"name": "a.service", "after": ["d.service"]}], ["b.service"]),
+    ],
+)
+def test_of_a_units_order_only_what_was_asked_is_told(collector: Any, asked: list[Any], after: list[str]) -> None:
+    told = iter(["", "Id=a.service\nLoadState=loaded\nActiveState=active\nAfter=basic.target b.service\n"])
+    collector.command.says = lambda: (0, next(told), "")
+    assert collector.units(asked)["a.service"]["after"] == after
+
+
+@contextmanager
+def serving(*pieces: bytes, pause: float = 0.0) -> Iterator[tuple[str, list[bytes]]]:
+    """Answer one connection with these pieces, whatever is asked; yield the address and what was asked."""
+    asked: list[bytes] = []
+
+    def serve() -> None:
+        # Who asks may have left.
+        with suppress(OSError):
+            line, _ = server.accept()
+            with line:
+                asked.append(line.recv(65536))
+                for piece in pieces:
+                    line.sendall(piece)
+                    time.sleep(pause)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        worker = threading.Thread(target=serve)
+        worker.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/lb-health", asked
+        worker.join(timeout=10)
+
+
+def ask(collector: Any, url: str) -> Any:
+    return collector.answers([{"answers": [{"url": url, "host": "localhost"}]}, {}])[f"{url} localhost"]
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n"
+
+
+def test_answer_is_told_as_it_came(collector: Any) -> None:
+    with serving(OK) as (url, asked):
+        told = ask(collector, url)
+    assert (told["status"], told["bytes"], told["seconds"] < 3) == (200, 3, True)
+    assert asked[0].startswith(b"GET /lb-health HTTP/1.1\r\n")
+    assert asked[0].count(b"Host: localhost\r\n") == asked[0].lower().count(b"host:") == 1
+
+
+def test_redirect_is_an_answer_and_not_followed(collector: Any) -> None:
+    with serving(b"HTTP/1.1 301 Moved\r\nLocation: http://192.0.2.1/\r\nContent-Length: 0\r\n\r\n") as (url, _):
+        assert ask(collector, url)["status"] == 301
+
+
+def test_long_answer_is_read_so_far(collector: Any) -> None:
+    with serving(b"HTTP/1.0 200 OK\r\n\r\n", *[b"x" * 65536] * 9) as (url, _):
+        assert ask(collector, url)["bytes"] == 65536
+
+
+@pytest.mark.parametrize(
+    ("pieces", "pause"),
+    [
+        ([b""], 2.0),  # nothing at all
+        ([b"HTTP/1.1 200 OK\r\n", *[b"X-A: b\r\n"] * 40], 0.05),  # headers, one now and then
+        ([b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n", *[b"x"] * 40], 0.05),
+        ([b"HTTP/1.1 100 Continue\r\n\r\n"] * 40, 0.05),
+    ],
+)
+def test_server_that_takes_its_time_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, collector: Any, pieces: list[bytes], pause: float
+) -> None:
+    monkeypatch.undo()  # time passes here
+    monkeypatch.setattr(COLLECT, "ANSWER_TIMEOUT_S", 0.5)
+    before = time.monotonic()
+    with serving(*pieces, pause=pause) as (url, _):
+        told = ask(collector, url)
+        assert time.monotonic() - before < 1.5
+    assert told.keys() == {"why"}
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"SSH-2.0-x\r\n", b"HTTP/1.1 many\r\n\r\n", b"HTTP/1.1 200 OK\r\n" + b"a" * 70000]
+)
+def test_what_is_no_answer_is_said_and_raises_nothing(collector: Any, said: bytes) -> None:
+    with serving(said) as (url, _):
+        told = ask(collector, url)
+    assert told.keys() == {"why"} and len(told["why"]) <= 300
+
+
+def test_where_nobody_serves_that_is_said(collector: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+    assert "Connection refused" in ask(collector, url)["why"]
+
+
+def test_path_is_asked_at_the_address_of_this_host(monkeypatch: pytest.MonkeyPatch, collector: Any) -> None:
+    monkeypatch.setattr(COLLECT, "answer", lambda *asked: {"asked": asked})
+    monkeypatch.setattr(COLLECT, "own_address", lambda: "192.0.2.7")
+    assert ask(collector, "/lb-health") == {"asked": ("http://192.0.2.7/lb-health", "localhost")}
+
+
+def test_this_host_has_an_address() -> None:
+    assert re.fullmatch(r"[0-9]+(\.[0-9]+){3}", COLLECT.own_address())

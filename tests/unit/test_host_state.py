@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 import os
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -722,6 +723,58 @@ def test_listener_is_named_by_the_oldest_process(monkeypatch: pytest.MonkeyPatch
         "listen:unix:/run/mysqld/mysqld.sock": {"program": "mariadbd"},
         "listen:unix:/run/odd name.sock": {"program": ""},
     }
+
+
+@pytest.mark.parametrize(
+    ("wanted", "there"),
+    [
+        ({"socket": "/run/mysqld/mysqld.sock"}, {"/run/mysqld/mysqld.sock": True}),
+        ({"socket": "/run/connected.sock"}, {"/run/connected.sock": False}),
+        ({"socket": "/run/none.sock"}, {"/run/none.sock": False}),
+        ({"address": "2001:db8::1", "port": 443}, {"[2001:db8::1]:443": True}),
+        ({"address": "2001:db8::2", "port": 443}, {"[2001:db8::2]:443": False}),
+        ({"address": "2001:db8::2", "port": 22}, {"[2001:db8::2]:22": True}),
+        ({"address": "127.0.0.1", "port": 22}, {"127.0.0.1:22": True}),
+        ({"address": "127.0.0.1", "port": 443}, {"127.0.0.1:443": False}),
+        ({"address": "192.0.2.1", "port": 3306}, {"192.0.2.1:3306": True}),
+    ],
+)
+def test_who_wants_to_know_is_told_whether_anybody_listens(
+    monkeypatch: pytest.MonkeyPatch, wanted: dict[str, Any], there: dict[str, bool]
+) -> None:
+    everywhere = "\n   0: 00000000:0CEA 00000000:0000 0A 0:0 0:0 0 0 0 9\n"
+    told = {"tcp6": TCP6, "unix": UNIX, "tcp": everywhere}
+    monkeypatch.setattr(STATE, "read_kernel", lambda path: told[path.rpartition("/")[2]])
+    assert STATE.listens(COLLECT.Collector(), [{"listens": [{"unit": "x.service", **wanted}]}, {}]) == there
+
+
+def test_what_the_kernel_does_not_tell_is_not_said_to_be_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(STATE, "read_kernel", lambda path: "head\nodd odd odd odd odd odd odd /run/x.sock\n")
+    collector = COLLECT.Collector()
+    collector.unseen.clear()
+    assert STATE.listens(collector, [{"listens": [{"socket": "/run/x.sock"}]}]) == {}
+    assert [item["source"] for item in collector.unseen] == ["who listens"]
+
+
+def test_this_machine_is_asked_who_listens(tmp_path: Path) -> None:
+    # Not below /tmp, where sockets come and go.
+    with (
+        tempfile.TemporaryDirectory(dir="/var/tmp") as folder,
+        socket.socket() as line,
+        socket.socket(socket.AF_UNIX) as local,
+    ):  # noqa: S108
+        path = f"{folder}/x.sock"
+        line.bind(("127.0.0.1", 0))
+        local.bind(path)
+        port = line.getsockname()[1]
+        wanted = [{"listens": [{"socket": path}, {"address": "127.0.0.1", "port": port}]}]
+        assert STATE.listens(COLLECT.Collector(), wanted) == {path: False, f"127.0.0.1:{port}": False}
+        line.listen()
+        local.listen()
+        Path(path).unlink()
+        assert STATE.listens(COLLECT.Collector(), wanted) == {path: True, f"127.0.0.1:{port}": True}, (
+            "removed, not left"
+        )
 
 
 MOUNTS = r"""22 27 0:21 / /proc rw,relatime - proc proc rw

@@ -150,6 +150,8 @@ def test_only_the_difference_that_hurts_is_put_back(
     done = json.loads(capsys.readouterr().out)
     assert (done["healthy"], len(done["restored"]), len(done["tried"])) == (True, 1, 1)
     assert CULPRIT in done["restored"][0]
+    assert [CULPRIT] in [step["subjects"] for step in done["steps"]], "the drill's score joins by subject"
+    assert [INNOCENT] not in [step["subjects"] for step in done["steps"]], "what was taken back has put nothing back"
     assert [item["subject"] for item in done["drift"]] == [INNOCENT], "it stands, and is reported"
     assert [step for step in story.asked if not step.startswith("reread")] == [
         "move_aside /etc/nginx/conf.d/b.conf",

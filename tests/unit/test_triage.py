@@ -718,3 +718,187 @@ def test_socket_is_looked_for_only_while_its_server_runs(asked: dict[str, Any]) 
 def test_evidence_recorded_before_databases_were_asked_is_still_read(asked: dict[str, Any]) -> None:
     del asked["databases"], asked["logins"]
     assert judge(asked) == []
+
+
+HEALTH, PICTURES = "/lb-health", "/media/images"
+
+
+@pytest.fixture
+def served(linked: dict[str, Any]) -> dict[str, Any]:
+    """Evidence of a healthy host whose nginx was asked what the load balancer and a customer would."""
+    roles = {subject["role"]: subject for subject in linked["subjects"]}
+    for role, url, status, what, means, step in (
+        ("web_server", HEALTH, 200, "no customers", "cannot_buy", "configuration"),
+        ("image_server", PICTURES, 301, "no pictures", "cannot_see", "location"),
+    ):
+        wanted: dict[str, Any] = {"host": "localhost", "unit": "nginx.service", "restore_step": step}
+        roles[role]["answers"] = [wanted | {"url": url, "status": [status], "what": what, "means": means}]
+    linked["answers"] = {
+        f"{HEALTH} localhost": {"status": 200, "bytes": 3, "seconds": 0.1},
+        f"{PICTURES} localhost": {"status": 301, "bytes": 0, "seconds": 0.1},
+    }
+    return linked
+
+
+def answer(evidence: dict[str, Any], url: str, status: int) -> None:
+    evidence["answers"][f"{url} localhost"]["status"] = status
+
+
+@pytest.mark.parametrize("status", [404, 403, 410, 301])
+def test_wrong_answer_to_the_load_balancer(served: dict[str, Any], status: int) -> None:
+    assert judge(served) == []
+    answer(served, HEALTH, status)
+    (found,) = judge(served)
+    assert (found.id, found.effect) == (f"answer_wrong/answer:{HEALTH}", findings.Effect.CANNOT_BUY)
+    assert found.cause == f"nginx.service answers {HEALTH} with {status}, not 200: no customers"
+    assert steps(served) == ["disk web_server: configuration", "live web_server: reload"]
+
+
+def test_wrong_answer_about_the_pictures_is_mended_by_its_role_and_served_by_nginxs(served: dict[str, Any]) -> None:
+    answer(served, PICTURES, 404)
+    (found,) = judge(served)
+    assert (found.subject, found.effect) == (f"answer:{PICTURES}", findings.Effect.CANNOT_SEE)
+    assert steps(served) == ["disk image_server: location", "live web_server: reload"]
+
+
+@pytest.mark.parametrize("told", [{"status": 502}, {"status": 503}, {"why": "no answer within 3 s"}, {}])
+def test_what_stands_behind_or_is_only_starting_is_others_business(
+    served: dict[str, Any], told: dict[str, Any]
+) -> None:
+    served["answers"] = {f"{HEALTH} localhost": told}
+    assert judge(served) == []
+
+
+def test_what_others_say_already_is_not_said_twice(served: dict[str, Any]) -> None:
+    answer(served, PICTURES, 404)
+    answer(served, HEALTH, 404)
+    broken = copy.deepcopy(served)
+    broken["configs"]["nginx"]["ok"] = False
+    assert {item.rule for item in judge(broken)} == {"config_broken"}
+    stop(served, MOUNT)
+    served["mounts"][MEDIA]["mounted"] = False
+    assert {item.subject for item in judge(served)} == {f"unit:{MOUNT}", f"answer:{HEALTH}"}
+    served["paths"][LINK] = {"kind": "missing"}
+    stop(served, "nginx.service")
+    assert {item.rule for item in judge(served)} == {"unit_down", "link_wrong"}
+
+
+@pytest.fixture
+def listening(asked: dict[str, Any]) -> dict[str, Any]:
+    """Evidence of a healthy host whose database listens where its role wants it."""
+    database = next(subject for subject in asked["subjects"] if subject["role"] == "database")
+    more = {"unit": "mariadb.service", "restore_step": "configuration", "settings": "/etc/mysql/mariadb.conf.d"}
+    places: list[dict[str, Any]] = [
+        {"socket": DATABASE_SOCKET},
+        {"address": "127.0.0.1", "port": 3306},
+        {"address": "::1", "port": 3306},
+    ]
+    database["listens"] = [{**place, **more} for place in places]
+    asked["listens"] = dict.fromkeys((DATABASE_SOCKET, "127.0.0.1:3306", "[::1]:3306"), True)
+    return asked
+
+
+READ_AGAIN = "live host_base: unit_restart unit=mariadb.service newer=/etc/mysql/mariadb.conf.d"
+
+
+def test_database_on_another_socket(listening: dict[str, Any]) -> None:
+    assert judge(listening) == []
+    listening["listens"][DATABASE_SOCKET] = False
+    (found,) = judge(listening)
+    assert (found.id, found.effect) == (f"not_listening/listen:{DATABASE_SOCKET}", findings.Effect.CANNOT_BUY)
+    assert steps(listening) == ["disk database: configuration", READ_AGAIN]
+
+
+def test_missing_socket_follows_from_listening_elsewhere(listening: dict[str, Any]) -> None:
+    listening["paths"][DATABASE_SOCKET] = {"kind": "missing"}
+    ((alone, symptoms),) = findings.fold(judge(listening))
+    assert (alone.subject, symptoms) == (f"path:{DATABASE_SOCKET}", []), "somebody removed it"
+    listening["listens"][DATABASE_SOCKET] = False
+    ((cause, symptoms),) = findings.fold(judge(listening))
+    assert cause.subject == f"listen:{DATABASE_SOCKET}"
+    assert [item.subject for item in symptoms] == [f"path:{DATABASE_SOCKET}"]
+    missing = f"live host_base: unit_restart unit=mariadb.service missing={DATABASE_SOCKET}"
+    assert steps(listening) == ["disk database: configuration", missing, READ_AGAIN]
+
+
+@pytest.mark.parametrize("place", ["127.0.0.1:3306", "[::1]:3306"])
+def test_database_on_another_address(listening: dict[str, Any], place: str) -> None:
+    listening["listens"][place] = False
+    (found,) = judge(listening)
+    assert (found.subject, found.effect) == (f"listen:{place}", findings.Effect.WILL_BREAK)
+    assert steps(listening) == ["disk database: configuration", READ_AGAIN]
+
+
+def test_role_without_a_step_only_says_where_nobody_listens(listening: dict[str, Any]) -> None:
+    listening["listens"][DATABASE_SOCKET] = False
+    for subject in listening["subjects"]:
+        for item in subject.get("listens", []):
+            del item["restore_step"]
+    assert len(judge(listening)) == 1
+    assert steps(listening) == []
+
+
+def test_what_does_not_run_or_was_not_looked_at_listens_nowhere(listening: dict[str, Any]) -> None:
+    listening["listens"] = dict.fromkeys(listening["listens"], False)
+    stop(listening, "mariadb.service")
+    assert [item.rule for item in judge(listening)] == ["unit_down"]
+    listening["units"]["mariadb.service"]["active"] = "active"
+    listening["listens"] = {}
+    assert judge(listening) == []
+
+
+@pytest.fixture
+def ordered(evidence: dict[str, Any]) -> dict[str, Any]:
+    """Evidence of a healthy host whose shop starts after its database."""
+    shop = next(subject for subject in evidence["subjects"] if subject["role"] == "checkout_service")
+    shop["units"][0]["after"] = ["mariadb.service", MOUNT]
+    evidence["units"]["checkout.service"]["after"] = ["mariadb.service", MOUNT]
+    return evidence
+
+
+def test_lost_ordering_is_written_again_and_nothing_is_restarted(ordered: dict[str, Any]) -> None:
+    assert judge(ordered) == []
+    ordered["units"]["checkout.service"]["after"] = [MOUNT]
+    (found,) = judge(ordered)
+    assert (found.id, found.effect) == ("ordering_lost/unit:checkout.service", findings.Effect.WILL_BREAK)
+    assert "no longer started after mariadb.service" in found.cause
+    assert steps(ordered) == ["disk checkout_service: unit_file", "live file_restore: reread how=daemon_reload"]
+
+
+@pytest.mark.parametrize("load", ["masked", "not-found"])
+def test_order_of_a_lost_unit_is_not_missed(ordered: dict[str, Any], load: str) -> None:
+    stop(ordered, "checkout.service", load=load)
+    ordered["units"]["checkout.service"]["after"] = []
+    assert [item.rule for item in judge(ordered)] == ["unit_down"]
+
+
+def test_evidence_recorded_before_order_was_asked_is_still_read(ordered: dict[str, Any]) -> None:
+    del ordered["units"]["checkout.service"]["after"]
+    assert judge(ordered) == []
+
+
+GIVEN_UP = [
+    "Starting nginx.service - A high performance web server...",
+    "nginx: [emerg] unknown directive",
+    "nginx.service: Failed with result 'exit-code'.",
+    "nginx.service: Start request repeated too quickly.",
+    "nginx.service: Failed with result 'exit-code'.",
+]
+
+
+@pytest.mark.parametrize(
+    ("result", "log", "refused"),
+    [
+        ("start-limit-hit", [], True),
+        ("exit-code", GIVEN_UP, True),  # what its starts failed of stays its result
+        ("exit-code", GIVEN_UP[:3], False),
+        ("signal", [*GIVEN_UP, *GIVEN_UP[:1], "Started nginx.service."], False),  # it was started since
+        ("exit-code", [], False),
+    ],
+)
+def test_unit_that_systemd_gave_up_on(evidence: dict[str, Any], result: str, log: list[str], refused: bool) -> None:
+    stop(evidence, "nginx.service", active="failed", result=result)
+    evidence["units"]["nginx.service"]["log"] = log
+    (found,) = judge(evidence)
+    assert ("systemd gave up after too many failed starts" in found.cause) is refused
+    assert steps(evidence) == ["live host_base: unit_start unit=nginx.service"]

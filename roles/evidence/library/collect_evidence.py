@@ -6,7 +6,8 @@ Collecting is dumb: it says what is there, never what it means. Schema 1 of the 
     schema, host, at            1, host name, seconds since the epoch (UTC)
     boot                        {id, up_s, state}: boot id, age of PID 1 in seconds, `systemctl is-system-running`
     subjects                    the question, as it was asked (see roles/evidence/meta/argument_specs.yml)
-    units      name → {load, active, sub, enabled, result, fragment, log}; log: last lines since boot when not active
+    units      name → {load, active, sub, enabled, result, fragment, after, log}; after: which of the units asked for it
+               is ordered after; log: last lines since boot when not active
     mounts     path → {mounted, source, entries}; entries: names below, at most 5
     paths      path → {kind, mode, owner, group, size, link, leads_to}; kind: directory, file, link, other, missing,
                unreadable; link: the target of a link as it is written; leads_to: the kind of what it leads to, missing
@@ -15,6 +16,9 @@ Collecting is dumb: it says what is there, never what it means. Schema 1 of the 
     configs    name → {ok, message, file, unresolved}: the service's own test of its configuration; unresolved, null or
                {name, code}: a host that nginx did not find, and what getaddrinfo says of it now (0: found; -2, -5:
                there is none; -3: nobody could say), null when it did not answer in time
+    answers    "URL HOST" → {status, bytes, seconds} of what a web server of this host answered to one question, at most
+               64 KiB of it read, no redirect followed; {why} where nothing whole came within 3 s
+    listens    SOCKET or ADDRESS:PORT → whether anybody listens there; also where it is on all addresses
     names      name → addresses it resolves to now, in order; none when it does not
     disks      mount → {free_bytes, size_bytes, free_inodes, inodes} of what is mounted to be written to
     locks      path → {present, pid, alive, age_s, owner_age_s}: files that hold their owner's PID, null: it names none;
@@ -40,9 +44,11 @@ Collecting is dumb: it says what is there, never what it means. Schema 1 of the 
 Names are text: a byte that is no UTF-8 is written as \\xNN.
 """
 
+import contextlib
 import errno
 import grp
 import hashlib
+import http.client
 import json
 import os
 import pwd
@@ -52,9 +58,13 @@ import signal
 import socket
 import stat
 import subprocess
+import threading
 import time
+import urllib.parse
 
 COMMAND_TIMEOUT_S = 5
+ANSWER_TIMEOUT_S = 3
+ANSWER_LIMIT = 64 << 10
 OUTPUT_LIMIT = 1000000
 LINE_LIMIT = 300
 FILE_LIMIT = 20000
@@ -155,13 +165,16 @@ class Collector:
         state = self.command("systemctl", "is-system-running")
         return {"id": boot_id, "up_s": age_s(1), "state": state[1].strip() if state else "unknown"}
 
-    def units(self, names):
-        """Return what systemd says of each unit, and of every failed one."""
+    def units(self, asked):
+        """Return what systemd says of each unit that subjects ask about, and of every failed one."""
         failed = self.output("systemctl", "list-units", "--state=failed", "--plain", "--no-legend", "--all")
-        names = list(dict.fromkeys([*names, *(line.split()[0] for line in failed.splitlines() if line.split())]))
+        after = {}
+        for unit in asked:
+            after.setdefault(unit["name"], []).extend(unit.get("after") or [])
+        names = list(dict.fromkeys([*after, *(line.split()[0] for line in failed.splitlines() if line.split())]))
         if not names:
             return {}
-        wanted = "Id,Names,LoadState,ActiveState,SubState,UnitFileState,Result,FragmentPath"
+        wanted = "Id,Names,LoadState,ActiveState,SubState,UnitFileState,Result,FragmentPath,After"
         shown = self.output("systemctl", "show", "--property", wanted, "--", *names).strip()
         found = {}
         for name, block in zip(names, shown.split("\n\n") if shown else [], strict=False):
@@ -173,6 +186,7 @@ class Collector:
                 "enabled": fields.get("UnitFileState", ""),
                 "result": fields.get("Result", ""),
                 "fragment": fields.get("FragmentPath", ""),
+                "after": [other for other in after.get(name, []) if other in fields.get("After", "").split()],
                 "log": [],
             }
             if unit["active"] != "active":
@@ -449,6 +463,14 @@ class Collector:
             self.note(tree["path"], f"{len(hidden)} below it, first {hidden[0]}")
         return {"seen": seen, "wrong": wrong, "complete": not hidden}
 
+    def answers(self, subjects):
+        """Ask each address that subjects name, once; return what came back."""
+        found = {}
+        for wanted in [item for subject in subjects for item in subject.get("answers") or []]:
+            url = wanted["url"] if "://" in wanted["url"] else f"http://{own_address()}{wanted['url']}"
+            found[f"{wanted['url']} {wanted['host']}"] = answer(url, wanted["host"])
+        return found
+
     def names(self, subjects):
         """Return what each wanted name resolves to, as any program of this host would see it."""
         found = {}
@@ -714,6 +736,48 @@ def end_of(link):
         return "missing" if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP) else "unreadable"
 
 
+def own_address():
+    """Return the address at which others reach this host, as far as it has one; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as way:
+        try:
+            way.connect(("192.0.2.1", 9))
+        except OSError:
+            return "127.0.0.1"
+        return way.getsockname()[0]
+
+
+def answer(url, host):
+    """Return what a web server answers to one question, or why nothing whole came back in time."""
+    parts, began, late = urllib.parse.urlsplit(url), time.monotonic(), threading.Event()
+    connection = http.client.HTTPConnection(parts.hostname, parts.port or 80, timeout=ANSWER_TIMEOUT_S)
+
+    def hang_up(line):
+        late.set()
+        with contextlib.suppress(OSError):
+            line.shutdown(socket.SHUT_RDWR)
+
+    watch = None
+    try:
+        connection.connect()
+        # The limit of http.client is for each piece: who sends one now and then would hold us for ever.
+        rest = began + ANSWER_TIMEOUT_S - time.monotonic()
+        watch = threading.Timer(max(rest, 0), hang_up, [connection.sock])
+        watch.start()
+        headers = {"Host": host, "User-Agent": "hikeshi-evidence", "Connection": "close"}
+        connection.request("GET", parts.path or "/", headers=headers)
+        with connection.getresponse() as response:
+            size = len(response.read(ANSWER_LIMIT))
+        seconds = round(time.monotonic() - began, 3)
+        told = {"status": response.status, "bytes": size, "seconds": seconds}
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        told = {"why": f"{type(error).__name__}: {error}"[:LINE_LIMIT]}
+    finally:
+        if watch:
+            watch.cancel()
+        connection.close()
+    return {"why": f"no answer within {ANSWER_TIMEOUT_S} s"} if late.is_set() else told
+
+
 def mount_of(path):
     """Return where the file system is mounted that holds a path, or would hold it."""
     path = os.path.realpath(path)
@@ -762,7 +826,6 @@ def heading(subjects):
 
 def collect(collector, subjects):
     """Return the evidence of this host for the subjects asked about."""
-    unit_names = [unit["name"] for subject in subjects for unit in subject.get("units") or []]
     mount_paths = [mount["path"] for subject in subjects for mount in subject.get("mounts") or []]
     paths = [item["path"] for subject in subjects for item in subject.get("paths") or []]
     trees = [tree for subject in subjects for tree in subject.get("trees") or []]
@@ -772,7 +835,7 @@ def collect(collector, subjects):
         ["/", *mount_paths, *(place[key] for place in logs.values() for key in ("mount", "keep_mount"))]
     )
     reports = collector.reports(subjects)
-    units = collector.units(unit_names)
+    units = collector.units([unit for subject in subjects for unit in subject.get("units") or []])
     # A job that started or ended while we looked would seem to be cut off: only what stood before and after is told.
     again = collector.reports(subjects)
     return {
@@ -783,6 +846,7 @@ def collect(collector, subjects):
         "paths": {path: collector.describe(path) for path in paths},
         "trees": {tree["path"]: collector.walk(tree) for tree in trees},
         "configs": collector.configs(subjects),
+        "answers": collector.answers(subjects),
         "names": collector.names(subjects),
         "locks": collector.locks(subjects),
         "reports": {name: told for name, told in again.items() if reports.get(name) == told},
@@ -826,6 +890,8 @@ def main():
     collector = Collector()
     # Of a disk that is mounted here, what runs here says nothing.
     evidence = collect(collector, subjects) if live else heading(subjects)
+    if live:
+        evidence["listens"] = hikeshi_state.listens(collector, subjects)
     if state:
         evidence["state"] = hikeshi_state.collect(collector, **state, subjects=subjects, root=root)
     unseen = collector.unseen

@@ -756,6 +756,28 @@ def unix_sockets(told):
     return found
 
 
+def listens(collector, subjects):
+    """Return of each socket and address that subjects want whether anybody listens there."""
+    wanted = [item for subject in subjects for item in subject.get("listens") or []]
+    try:
+        there = {path for path, _ in unix_sockets(read_kernel("/proc/net/unix"))} if wanted else set()
+        for file in filter(os.path.exists, ("/proc/net/tcp", "/proc/net/tcp6") if wanted else ()):
+            there |= {f"{place}:{port}" for place, port, _ in inet_sockets(read_kernel(file), LISTENING_TCP)}
+    except (OSError, ValueError) as error:
+        collector.note("who listens", getattr(error, "strerror", None) or str(error))
+        return {}
+    found = {}
+    for item in wanted:
+        if "socket" in item:
+            found[item["socket"]] = item["socket"] in there
+            continue
+        place, port = item["address"], item["port"]
+        ways = [f"[{place}]:{port}"] if ":" in place else [f"{place}:{port}", f"0.0.0.0:{port}"]
+        # On all addresses of the newer family is on those of the older as well, but where a program forbids it.
+        found[ways[0]] = bool({*ways, f"[::]:{port}"} & there)
+    return found
+
+
 def sshd_settings(told):
     """Return what `sshd -T` says, by name."""
     found = {}

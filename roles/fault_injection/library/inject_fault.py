@@ -6,10 +6,12 @@ Operations, each a mapping with exactly these keys; what is already so is no cha
     remove: PATH                the file or link is gone
     link: PATH, to: TARGET      PATH becomes a link to TARGET
     chmod: PATH, mode: MODE     PATH has this octal mode
-    write: PATH, text: TEXT     PATH is a file with this one line
+    write: PATH, text: TEXT     PATH is a file with this text; its directory is made where there is none
     append: PATH, text: TEXT    PATH ends with this line
     move: PATH, to: PATH        the file stands elsewhere
     cut: PATH, match: PATTERN   the lines of the file in which the pattern is found are gone
+    replace: PATH, match: PATTERN, with: TEXT
+                                whatever in the file matches the pattern is this text
     fill: PATH, leave: KIB      the log has grown until no more than this is left of its file system, a small one
 
 and what befalls a running system; these always change something:
@@ -20,8 +22,8 @@ and what befalls a running system; these always change something:
     hold: PATH, unit: UNIT      a forgotten program, the transient UNIT, sits on every connection that the database has
                                 for the user of this environment file (…_DATABASE_USER, …_PASSWORD, …_SOCKET)
 
-Paths are absolute, modes four digits in quotes; chmod, write, append, cut and fill follow links. One that is not
-understood keeps all of them back.
+Paths are absolute, modes four digits in quotes; all but remove, link and move follow links. One that is not understood
+keeps all of them back.
 """
 
 import errno
@@ -33,7 +35,7 @@ from contextlib import contextmanager
 
 OPERATIONS = {
     "remove": set(), "link": {"to"}, "chmod": {"mode"}, "write": {"text"}, "append": {"text"}, "move": {"to"},
-    "cut": {"match"}, "kill": set(), "start": set(), "sql": set(), "hold": {"unit"},
+    "cut": {"match"}, "replace": {"match", "with"}, "kill": set(), "start": set(), "sql": set(), "hold": {"unit"},
     "fill": {"leave"},
 }  # fmt: skip
 SMALL_DISK = 1 << 30
@@ -69,7 +71,7 @@ def check(operation):
     (kind,) = kinds
     more = OPERATIONS[kind]
     if operation.keys() - kinds != more:
-        return f"{operation}: {kind} needs {' and '.join(more) or 'nothing'} beside the path, and nothing else"
+        return f"{operation}: {kind} needs {' and '.join(sorted(more)) or 'nothing'} beside the path, and nothing else"
     if kind in ("kill", "start", "hold"):
         unit = operation.get("unit", operation[kind])
         if not UNIT.fullmatch(str(unit)):
@@ -82,7 +84,7 @@ def check(operation):
         return f"{operation}: leave must be a number of KiB"
     if kind == "chmod" and not re.fullmatch("[0-7]{4}", str(operation["mode"])):
         return f"{operation}: mode must be four octal digits in quotes"
-    if kind == "cut":
+    if kind in ("cut", "replace"):
         try:
             re.compile(operation["match"])
         except (re.error, TypeError) as error:
@@ -155,11 +157,15 @@ def apply(operation):
         befall(kind, operation)
         return True
     path = operation[kind]
-    if kind in ("chmod", "write", "append", "cut", "fill"):
+    if kind in ("chmod", "write", "append", "cut", "replace", "fill"):
         path = os.path.realpath(path)
+    folder = os.path.dirname(path)
+    if kind == "write" and not os.path.isdir(folder):
+        with times_kept(os.path.dirname(folder), folder):
+            os.mkdir(folder)
     exists = os.path.lexists(path)
     # A file from today among files of last year would point at itself: what is new is as old as its folder.
-    with times_kept(os.path.dirname(path), path):
+    with times_kept(folder, path):
         if kind == "remove":
             if not exists:
                 return False
@@ -188,6 +194,14 @@ def apply(operation):
                 return False
             with open(path, "w", encoding="utf-8", errors="surrogateescape") as handle:
                 handle.writelines(left)
+        elif kind == "replace":
+            with open(path, encoding="utf-8", errors="surrogateescape") as handle:
+                before = handle.read()
+            after = re.sub(operation["match"], lambda _: operation["with"], before)
+            if after == before:
+                return False
+            with open(path, "w", encoding="utf-8", errors="surrogateescape") as handle:
+                handle.write(after)
         elif kind == "fill":
             return fill(path, int(operation["leave"]) << 10)
         else:

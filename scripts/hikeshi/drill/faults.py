@@ -5,9 +5,9 @@ import random
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from hikeshi import runner, screen
 from hikeshi.drill import containers
@@ -27,8 +27,17 @@ class FaultData(BaseModel):
     after_reboot: bool = False  # a restart would mend it: it comes after the scenario's
     excludes: list[str] = []  # faults beside which this one cannot be made
     small_disk: bool = False  # it fills a disk: only one of an instance's `small_disks`
+    unnamed: bool = False  # no rule knows it: it is mended through the baseline
     choose: dict[str, list[str]] = {}
     variants: list[list[dict[str, str]]]
+
+    @model_validator(mode="after")
+    def _is_about_what_finds_it(self) -> Self:
+        if self.unnamed and not self.probe:
+            raise ValueError("an unnamed fault needs a probe: what nobody suffers from is not put back")
+        if any(subject.startswith("file:/") != self.unnamed for subject in self.subjects):
+            raise ValueError("subjects of an unnamed fault, and of no other, are file:PATH: the baseline puts it back")
+        return self
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,7 @@ class Fault:
     subjects: list[str]
     after_reboot: bool
     operations: list[dict[str, str]]
+    unnamed: bool = False
 
 
 def catalogue() -> dict[str, FaultData]:
@@ -74,6 +84,7 @@ def choose(name: str, seed: int) -> Fault:
         subjects=[subject.format(**chosen) for subject in data.subjects],
         after_reboot=data.after_reboot,
         operations=[{key: value.format(**chosen) for key, value in operation.items()} for operation in variant],
+        unnamed=data.unnamed,
     )
 
 

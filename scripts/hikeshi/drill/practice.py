@@ -215,7 +215,11 @@ def draw_seed(seed: int | None) -> int:
 
 
 def score(recovery: Recovery) -> dict[str, Any]:
-    """Join what was broken with what was done: which fault was mended by which step, in how many seconds."""
+    """Join what was broken with what was done: which fault was mended by which step, in how many seconds.
+
+    An unnamed fault has no finding that could be left: a step that put its file back helped, or, where there is none,
+    everything is well all the same.
+    """
     data = recovery.as_data()
     left = {(item["host"], item["subject"]) for item in data["left"]}
     rows = []
@@ -225,10 +229,13 @@ def score(recovery: Recovery) -> dict[str, Any]:
             if step["host"] == fault.host and step["changed"] and set(fault.subjects) & set(step["subjects"])
         ]  # fmt: skip
         open_still = any((fault.host, subject) in left for subject in fault.subjects)
+        if fault.unnamed:
+            open_still = not (steps or recovery.healthy)
         rows.append(
             {
                 "fault": fault.name,
                 "title": fault.title,
+                "unnamed": fault.unnamed,
                 "seed": fault.seed,
                 "operations": fault.operations,
                 "mended": not open_still and bool(steps or recovery.converged),

@@ -78,6 +78,7 @@ def _runtime(evidence: Evidence, subject: Evidence, wanted: Evidence) -> Iterato
         cause=f"{unit} runs, but {path}, which it made when it started, is gone: nobody reaches it",
         quote=f"{path}: no such file or directory; {unit}: active",
         remedy=(Step(evidence["host"], "host_base", "unit_restart", "live", {"unit": unit, "missing": path}),),
+        symptom=True,
     )
 
 

@@ -40,6 +40,8 @@ def find(evidence: Evidence) -> Iterator[Finding]:
                 )
                 if true
             )
+            if down and _gave_up(seen):
+                state += "; systemd gave up after too many failed starts"
             worst = Effect.CANNOT_SEE if name in mounting else effect_of_down(subject)
             yield Finding(
                 rule="unit_down",
@@ -54,6 +56,14 @@ def find(evidence: Evidence) -> Iterator[Finding]:
             )
 
 
+def _gave_up(seen: Evidence) -> bool:
+    """Say whether systemd refuses to start a unit; its result tells that only where the starts before did not fail."""
+    tries = [line for line in seen["log"] if line.startswith("Starting ") or _REFUSAL in line]
+    refused = seen["result"] == "start-limit-hit" or (bool(tries) and _REFUSAL in tries[-1])
+    return seen["active"] == "failed" and refused
+
+
+_REFUSAL = "Start request repeated too quickly"
 # systemd's own frame around every stop and failure; what stands between says why.
 _FRAME = re.compile(
     r"(Stopping|Stopped|Starting|Started|Failed to start|Dependency failed) "

@@ -1,0 +1,57 @@
+"""A web server answers, and not what it should: the load balancer takes the server out, or pictures are not found."""
+
+from collections.abc import Iterator
+
+from hikeshi.triage.findings import Effect, Evidence, Finding, Step
+from hikeshi.triage.rules import path_wrong, unit_down
+
+BROKEN = 500  # from here on what stands behind the web server does not work, or is only starting
+
+
+def find(evidence: Evidence) -> Iterator[Finding]:
+    """Compare what came back with what the role wants: another answer means that the configuration leads elsewhere.
+
+    Judged only where the server runs, its configuration is valid, and nothing is wrong with the role's own units and
+    paths: else it would be said twice. The step writes the role's part again, and the server's owner has it served.
+    """
+    host = evidence["host"]
+    for subject in evidence["subjects"]:
+        for wanted in subject.get("answers") or []:
+            url, unit = wanted["url"], wanted["unit"]
+            seen = evidence.get("answers", {}).get(f"{url} {wanted['host']}", {})
+            status = seen.get("status", BROKEN)
+            if status >= BROKEN or status in wanted["status"]:
+                continue
+            if evidence["units"].get(unit, {}).get("active") != "active" or _said_already(evidence, subject):
+                continue
+            owner = _owner(evidence, unit)
+            test = (owner.get("config_test") or "-").split()[0]
+            if not evidence["configs"].get(test, {"ok": True})["ok"]:
+                continue
+            steps = [Step(host, subject["role"], wanted["restore_step"], "disk")]
+            if owner.get("reload_step"):
+                steps.append(Step(host, owner["role"], owner["reload_step"], "live"))
+            right = " or ".join(map(str, wanted["status"]))
+            yield Finding(
+                rule="answer_wrong",
+                host=host,
+                subject=f"answer:{url}",
+                effect=Effect[wanted["means"].upper()],
+                cause=f"{unit} answers {url} with {status}, not {right}: {wanted['what']}",
+                quote=f"GET {url}, Host: {wanted['host']}: {status}, {seen['bytes']} bytes",
+                remedy=tuple(steps),
+                symptom=True,
+            )
+
+
+def _said_already(evidence: Evidence, subject: Evidence) -> bool:
+    alone = {**evidence, "subjects": [subject]}
+    return any(True for rule in (unit_down, path_wrong) for _ in rule.find(alone))
+
+
+def _owner(evidence: Evidence, unit: str) -> Evidence:
+    """Return the subject that owns a unit, which may be another role's; {} when none does."""
+    for subject in evidence["subjects"]:
+        if any(own["name"] == unit for own in subject.get("units") or []):
+            return subject  # type: ignore[no-any-return]
+    return {}
