@@ -26,6 +26,7 @@ ITEMS: dict[str, list[tuple[set[str], set[str]]]] = {
     "locks": [({"path", "unit"}, set())],
     "trees": [({"path", "directories", "files"}, set())],
     "names": [({"name", "addresses"}, set())],
+    "reaches": [({"name", "port"}, set())],
     "logs": [({"directory", "rotated", "unit", "keep", "move_step", "reopen_step"}, set())],
 }
 DATABASE = {"socket"}
