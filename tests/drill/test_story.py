@@ -35,6 +35,8 @@ WHY = {
     "database-password-changed": "503",
     "connections-used-up": "503",
     "nginx-host-not-found": "503",
+    # The card is not taken in time, or not at all: the page never comes, or asks for the card again.
+    "egress-blocked": "/checkout/preview/",
 }
 EXPORTS = "/srv/orders-export"
 
