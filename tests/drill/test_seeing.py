@@ -8,7 +8,7 @@ import yaml
 from hikeshi.site import load
 from tests.drill.conftest import hikeshi, ssh
 
-# What any login writes: the login's own records, the journal, and the times of what was read; of rules, what was counted.
+# What any login writes: the login's own records, the journal, and the times of what was read; and what rules count.
 STATE = (
     "find /etc /usr /opt /srv /var /root /home -xdev -not -path '/var/log/*' -not -path '/var/lib/mysql/*'"
     " -not -path '/var/lib/systemd/*' -printf '%p %m %u %g %s %T@ %l\\n' | sort | sha256sum;"
