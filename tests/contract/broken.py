@@ -16,13 +16,17 @@ RECORDED: Evidence = json.loads((ROOT / "tests" / "unit" / "evidence" / "web1.js
 JOB = {"name": "nightly", "description": "A job", "schedule": "daily", "user": "nightly", "command": "/bin/true"}
 MORE = {"catch_up": True, "catch_up_why": "it may", "directory": "/srv/nightly", "lock": "/srv/nightly/lock"}
 ANSWERS = {"answers": True, "code": 0, "message": "", "connections": 2, "idle": 1, "crashed": []}
-# And a link to the pictures, and a shop that logs in at a database.
+# And a link to the pictures, and a shop that logs in at a database, and that needs a gateway.
 LOGIN = {key: f"SHOP_DATABASE_{key.upper()}" for key in ("user", "password", "name", "socket")}
 INPUTS: dict[str, dict[str, Any]] = {
     "batch_jobs": {"batch_jobs_jobs": [{**JOB, **MORE}]},
     "image_server": {"image_server_link": "/srv/shop/pictures"},
-    "checkout_service": {"checkout_service_database": LOGIN},
+    "checkout_service": {
+        "checkout_service_database": LOGIN,
+        "checkout_service_reaches": [{"name": "pay.example", "port": 8420}],
+    },
 }
+TOLD = {"table": "filter", "chain": "OUTPUT", "policy": "ACCEPT", "complete": True}
 
 
 def healthy(role: str) -> Evidence:
@@ -60,6 +64,10 @@ def healthy(role: str) -> Evidence:
         },
         "listens": {place_of(item): True for item in subject.get("listens") or []},
         "names": {item["name"]: list(item["addresses"]) for item in subject.get("names") or []},
+        "reaches": {
+            f"{item['name']}:{item['port']}": [{"address": "192.0.2.7", "ok": True, "why": ""}]
+            for item in subject.get("reaches") or []
+        },
         "locks": {item["path"]: dict(lock) for item in subject.get("locks") or []},
         "disks": {**copy.deepcopy(RECORDED["disks"]), **{place["directory"]: dict(room) for place in places}},
         "logs": {
@@ -120,6 +128,17 @@ def broken(evidence: Evidence) -> Iterator[tuple[str, Evidence]]:
             worse = copy.deepcopy(evidence)
             worse["names"][name] = seen
             yield f"{name} resolves to {seen}", worse
+    for rule in ("-d 192.0.2.7/32 -j DROP", "-p tcp -m tcp --dport 8420 -j REJECT", "-j DROP", "-p ipv6-icmp -j DROP"):
+        family = "ipv6" if "ipv6" in rule else "ipv4"
+        chain = {**TOLD, "rules": [f"-A OUTPUT {rule}"]}
+        worse = copy.deepcopy(evidence)
+        for seen in worse.get("reaches", {}).values():
+            seen[0].update(ok=False, why="TIMEOUT")
+        worse["firewall"] = [{"family": family, "backend": "nft", **chain}]
+        yield f"a firewall with {rule}", worse
+        worse = copy.deepcopy(evidence)
+        worse["saved_firewall"] = {"/etc/iptables/rules.v4": {"family": family, "chains": [chain]}}
+        yield f"a saved firewall with {rule}", worse
     for place in [place for subject in evidence["subjects"] for place in subject.get("logs") or []]:
         log = {"pid": 41, "unit": place["unit"], "path": f"{place['directory']}/x.log", "mount": place["directory"]}
         for size in (0, 4 << 20, 40 << 20):

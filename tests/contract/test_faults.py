@@ -22,9 +22,11 @@ SEEDS = range(50)
 OPERATIONS = {
     "remove": set(), "link": {"to"}, "chmod": {"mode"}, "write": {"text"}, "append": {"text"}, "move": {"to"},
     "cut": {"match"}, "replace": {"match", "with"}, "kill": set(), "start": set(), "sql": set(), "hold": {"unit"},
-    "fill": {"leave"},
+    "fill": {"leave"}, "saved": {"rule"}, "iptables": {"family"},
 }  # fmt: skip
-WITHOUT_PATH = {"kill", "start", "sql"}
+WITHOUT_PATH = {"kill", "start", "sql", "iptables"}
+# Of no role: every host is asked for its firewall.
+FIREWALL = {f"firewall:{name}" for name in ("icmpv6", "/etc/iptables/rules.v4", "/etc/iptables/rules.v6")}
 
 each_fault = pytest.mark.parametrize("name", CATALOGUE)
 
@@ -82,11 +84,14 @@ def test_operations_are_those_of_the_injector(name: str) -> None:
             unit = operation[kind] if kind in ("kill", "start") else operation.get("unit", "any.service")
             assert re.fullmatch(r"[\w@:.-]+\.service", unit), f"{FILE}, {name}: {unit} is no service"
             assert re.compile(operation.get("match", "")), f"{FILE}, {name}: {operation}"
+            assert operation.get("family", "ipv4") in ("ipv4", "ipv6"), f"{FILE}, {name}: {operation}"
+            rule = operation.get("rule", operation.get("iptables", "-A"))
+            assert re.match("-[AIN]", rule), f"{FILE}, {name}: {rule} is no rule of iptables"
 
 
 def test_operations_are_known_to_the_injector() -> None:
     source = (ROOT / "roles" / "fault_injection" / "library" / "inject_fault.py").read_text()
-    documented = re.findall(r"^    (\w+): (?:PATH|UNIT|STATEMENT)", source, re.MULTILINE)
+    documented = re.findall(r"^    (\w+): (?:PATH|UNIT|STATEMENT|WORDS)", source, re.MULTILINE)
     assert set(documented) == set(OPERATIONS), "bring OPERATIONS in tests/contract/test_faults.py up to date"
 
 
@@ -113,13 +118,14 @@ def practice_variables() -> dict[str, Any]:
 
 def owned() -> set[str]:
     """Return every subject that a finding on something a role owns can have."""
-    found: set[str] = set()
+    found = set(FIREWALL)
     variables = practice_variables()
     for role in ROLES:
         if f"__{role.name}_subject" in role.variables:
             subject = value(role.name, f"__{role.name}_subject", **variables)
             found |= {f"lock:{item['path']}" for item in subject.get("locks") or []}
             found |= {f"name:{item['name']}" for item in subject.get("names") or []}
+            found |= {f"reach:{item['name']}:{item['port']}" for item in subject.get("reaches") or []}
             found |= {f"unit:{item['name']}" for item in subject["units"]}
             found |= {f"path:{item['path']}" for item in subject["paths"]}
             found |= {f"mount:{item['path']}" for item in subject["mounts"]}

@@ -8,11 +8,11 @@ import yaml
 from hikeshi.site import load
 from tests.drill.conftest import hikeshi, ssh
 
-# What any login writes: the login's own records, the journal, and the times of what was read.
+# What any login writes: the login's own records, the journal, and the times of what was read; and what rules count.
 STATE = (
     "find /etc /usr /opt /srv /var /root /home -xdev -not -path '/var/log/*' -not -path '/var/lib/mysql/*'"
     " -not -path '/var/lib/systemd/*' -printf '%p %m %u %g %s %T@ %l\\n' | sort | sha256sum;"
-    " ls /run | sort; iptables-save 2>/dev/null | sha256sum;"
+    " ls /run | sort; { iptables-save; ip6tables-save; } | sed '/^#/d; s/\\[.*\\]//' | sha256sum;"
     " systemctl list-unit-files --no-legend | grep -v '[.]scope' | sort | sha256sum;"
     " systemctl list-units --state=active --plain --no-legend | grep -v session- | cut -d' ' -f1 | sort"
 )

@@ -42,6 +42,8 @@ WHY = {
     "stray-drop-in": "503",
     "request-limit": "503",
     "types-altered": "application/octet-stream",
+    # The card is not taken in time, or not at all: the page never comes, or asks for the card again.
+    "egress-blocked": "/checkout/preview/",
 }
 EXPORTS = "/srv/orders-export"
 

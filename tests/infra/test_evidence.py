@@ -431,6 +431,64 @@ def test_what_fills_a_disk_is_named(host: Host) -> None:
     assert seen["unseen"] == []
 
 
+# Without the time of asking, and what was counted.
+RULES = "{ iptables-save; ip6tables-save; } | sed '/^#/d; s/\\[.*\\]//'"
+
+
+@pytest.fixture
+def walled(host: Host) -> Iterator[None]:
+    """Close the way to an address, to neighbours, and, for the next boot, to a port."""
+    must(
+        host,
+        "iptables -A OUTPUT -o lo -j ACCEPT; iptables -N OWN; iptables -A OUTPUT -p tcp -j OWN;"
+        " iptables -A OWN -d 192.0.2.9 -j REJECT; ip6tables -A INPUT -p ipv6-icmp -j DROP;"
+        " mkdir -p /etc/iptables; ip6tables -A OUTPUT -p tcp --dport 8420 -j DROP;"
+        " ip6tables-save -c > /etc/iptables/rules.v6; ip6tables -D OUTPUT -p tcp --dport 8420 -j DROP;"
+        " printf '[Service]\nExecStart=/usr/bin/true\n[Install]\nWantedBy=multi-user.target\n'"
+        " > /etc/systemd/system/netfilter-persistent.service; systemctl --quiet enable netfilter-persistent.service",
+    )
+    yield
+    must(
+        host,
+        "systemctl --quiet disable netfilter-persistent.service;"
+        " rm -r /etc/iptables /etc/systemd/system/netfilter-persistent.service; systemctl daemon-reload;"
+        " ip6tables -D INPUT -p ipv6-icmp -j DROP; iptables -D OUTPUT -o lo -j ACCEPT;"
+        " iptables -D OUTPUT -p tcp -j OWN; iptables -D OWN -d 192.0.2.9 -j REJECT; iptables -X OWN",
+    )
+
+
+@pytest.mark.at_rest
+@pytest.mark.usefixtures("walled")
+def test_what_may_be_in_the_way_of_a_service_is_told(host: Host) -> None:
+    must(host, "systemctl start ssh")
+    before = must(host, RULES)
+    wanted = [{"name": "127.0.0.1", "port": 22}, {"name": "192.0.2.9", "port": 8420}]
+    seen = look({"reaches": wanted})
+    assert seen["reaches"] == {
+        "127.0.0.1:22": [{"address": "127.0.0.1", "ok": True, "why": ""}],
+        "192.0.2.9:8420": [{"address": "192.0.2.9", "ok": False, "why": "ECONNREFUSED"}],
+    }
+    told = {(item["family"], item["chain"]): item["rules"] for item in seen["firewall"]}
+    assert told == {
+        ("ipv4", "INPUT"): [],
+        ("ipv4", "OUTPUT"): ["-A OUTPUT -o lo -j ACCEPT", "-A OUTPUT -p tcp -j OWN"],
+        ("ipv4", "OWN"): ["-A OWN -d 192.0.2.9/32 -j REJECT --reject-with icmp-port-unreachable"],
+        ("ipv6", "INPUT"): ["-A INPUT -p ipv6-icmp -j DROP"],
+        ("ipv6", "OUTPUT"): [],
+    }
+    assert {(item["backend"], item["table"], item["complete"]) for item in seen["firewall"]} == {
+        ("nft", "filter", True)
+    }
+    (saved,) = seen["saved_firewall"].items()
+    assert (saved[0], saved[1]["family"]) == ("/etc/iptables/rules.v6", "ipv6")
+    assert {item["chain"]: item["rules"] for item in saved[1]["chains"]} == {
+        "INPUT": ["-A INPUT -p ipv6-icmp -j DROP"],
+        "OUTPUT": ["-A OUTPUT -p tcp -m tcp --dport 8420 -j DROP"],
+    }
+    assert seen["unseen"] == []
+    assert must(host, RULES) == before
+
+
 AT_JOB = "#!/bin/sh\nTOKEN=only-the-host-knows; export TOKEN\ncd / || exit 1\n/sbin/reboot\n"
 CRON_LINE = f"30 15 * * * root /sbin/reboot {TEMPLATE}\n"
 SPOOL, CRONTAB = "/srv/atjobs", "/srv/crontab"

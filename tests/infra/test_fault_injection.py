@@ -99,6 +99,10 @@ def test_host_that_is_no_practice_host_is_refused(host: Host, apply: Apply) -> N
         ({"hold": "etc/shop.env", "unit": "report.service"}, "must be an absolute path"),
         ({"hold": "/etc/none.env", "unit": "report"}, "must be the name of a service"),
         ({"hold": "/etc/none.env", "unit": "report.service"}, "report.service"),
+        ({"iptables": "-F OUTPUT", "family": "ipv4"}, "must be a rule of iptables"),
+        ({"iptables": "-A OUTPUT -j DROP", "family": "inet"}, "family must be one of"),
+        ({"iptables": "-A OUTPUT --nonsense", "family": "ipv4"}, "unknown option"),
+        ({"saved": f"{TREE}/rules", "rule": "COMMIT"}, "must be a rule of iptables"),
         # No database here; its client is the first that is missing.
         ({"sql": "SELECT 1"}, "No such file or directory"),
     ],
@@ -202,6 +206,33 @@ def test_times_are_kept_where_an_operation_fails(host: Host, apply: Apply) -> No
     assert applied.status != 0
     assert "name too long" in applied.output, applied.output
     assert listing(host) == before
+
+
+@pytest.mark.at_rest
+def test_rule_stands_in_the_firewall_that_was_named(host: Host, apply: Apply) -> None:
+    words = "OUTPUT -p tcp -m tcp --dport 8420 -j DROP"
+    applied = injected(apply, {"iptables": f"-A {words}", "family": "ipv6"})
+    seen = [must(host, f"{program} -w -S OUTPUT") for program in ("iptables", "ip6tables")]
+    must(host, f"ip6tables -w -D {words}")
+    assert (applied.status, applied.changed) == (0, 1), applied.output
+    assert [f"-A {words}" in told.splitlines() for told in seen] == [False, True]
+
+
+@pytest.mark.at_rest
+def test_saved_rule_is_one_that_a_boot_would_load(host: Host, apply: Apply) -> None:
+    must(
+        host,
+        f"printf '*nat\\n:OUTPUT ACCEPT [0:0]\\nCOMMIT\\n' > {TREE}/far/rules; touch -d 2022-01-01 {TREE}/far/rules",
+    )
+    rules = [f"-A OUTPUT -p tcp -m tcp --dport {port} -j DROP" for port in (8420, 443)]
+    operations = [{"saved": f"{TREE}/far/rules", "rule": rule} for rule in rules]
+    applied, again = injected(apply, *operations), injected(apply, *operations)
+    seen = must(host, f"cat {TREE}/far/rules; iptables-restore --test {TREE}/far/rules").splitlines()
+    day = listing(host)[f"{TREE}/far/rules"].split()[2]
+    must(host, f"rm {TREE}/far/rules; touch -d 2023-01-01 {TREE}/far")
+    assert (applied.status, applied.changed, again.changed) == (0, 1, 0), applied.output
+    assert (seen[3], seen[-3:]) == ("*filter", [*rules, "COMMIT"])
+    assert day == "2022-01-01"
 
 
 @pytest.mark.at_rest

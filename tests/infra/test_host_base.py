@@ -1,5 +1,7 @@
 """host_base: the clock people read, a journal that outlives a reboot, and the repair steps of no single role."""
 
+from collections.abc import Iterator
+
 import pytest
 from testinfra.host import Host
 
@@ -175,3 +177,89 @@ def test_path_mode_refuses_what_cannot_be_meant(host: Host, apply: Apply, path: 
     before = must(host, "stat --format=%a /etc/shadow")
     assert apply("host_base", "repair-disk", "path_mode", {"path": path, "mode": "0777"}).status != 0
     assert must(host, "stat --format=%a /etc/shadow") == before
+
+
+BLOCKING = '-p tcp -m tcp --dport 8420 -m comment --comment "no way out" -j REJECT --reject-with tcp-reset'
+
+
+@pytest.fixture
+def rules(host: Host) -> Iterator[str]:
+    """Put three rules of OUTPUT there, and return them as iptables says them."""
+    own = ["-o lo -j ACCEPT", BLOCKING, "-p udp -m udp --dport 9 -j DROP"]
+    must(host, " && ".join(f"ip6tables -w -A OUTPUT {rule}" for rule in own))
+    yield must(host, "ip6tables -w -S OUTPUT")
+    must(host, "ip6tables -w -F OUTPUT")
+
+
+def rule_of(host: Host, words: str) -> dict[str, str]:
+    rule = must(host, f"ip6tables-save | grep -e '^-A OUTPUT .*{words}'").rstrip("\n")
+    return {"family": "ipv6", "backend": "nft", "table": "filter", "chain": "OUTPUT", "rule": rule}
+
+
+@pytest.mark.at_rest
+def test_firewall_rule_takes_one_rule_out_and_tells_how_to_put_it_back(host: Host, rules: str, mend: Mend) -> None:
+    mend("host_base", "live", "firewall_rule", **rule_of(host, "8420"))
+    left = [line for line in rules.splitlines() if "8420" not in line]
+    assert must(host, "ip6tables -w -S OUTPUT").splitlines() == left
+    assert must(host, f"stat --format=%a {KEPT}/firewall").strip() == "600"
+    must(host, f"tail -n 1 {KEPT}/firewall | sh")
+    assert must(host, "ip6tables -w -S OUTPUT") == rules
+
+
+@pytest.mark.at_rest
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"rule": "-A OUTPUT -o lo -j ACCEPT"},
+        {"chain": "HIKESHI", "rule": "-A HIKESHI -p tcp -j DROP"},
+        {"family": "inet"},
+        {"backend": "; reboot"},
+        {"table": "nat"},
+        {"rule": "-A OUTPUT -p tcp -j DROP\nCOMMIT"},
+    ],
+    ids=str,
+)
+def test_firewall_rule_refuses_what_is_no_rule_that_blocks(
+    host: Host, rules: str, apply: Apply, wrong: dict[str, str]
+) -> None:
+    assert apply("host_base", "repair-live", "firewall_rule", rule_of(host, "8420") | wrong).status != 0
+    assert must(host, "ip6tables -w -S OUTPUT") == rules
+
+
+SAVED = "/etc/iptables/rules.v6"
+
+
+@pytest.mark.at_rest
+@pytest.mark.parametrize("options", ["", "-c"])
+def test_firewall_saved_rule_takes_one_line_out_and_keeps_the_file(
+    host: Host, rules: str, mend: Mend, options: str
+) -> None:
+    must(host, f"ip6tables-save {options} > {SAVED}; rm -f {KEPT}{SAVED}*")
+    before = must(host, f"cat {SAVED}")
+    try:
+        mend("host_base", "disk", "firewall_saved_rule", path=SAVED, rule=rule_of(host, "8420")["rule"])
+        left = [line for line in before.splitlines() if "8420" not in line]
+        assert must(host, f"cat {SAVED}").splitlines() == left
+        assert must(host, f"cat {KEPT}{SAVED}") == before
+        assert must(host, "ip6tables -w -S OUTPUT") == rules, "a disk step touched what works now"
+        must(host, f"ip6tables-restore --test {SAVED}")
+    finally:
+        must(host, f"sed -i '/^\\(\\[.*\\] \\)\\?-A /d' {SAVED}")
+
+
+@pytest.mark.at_rest
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"path": "/etc/passwd", "rule": "-A OUTPUT -j DROP"},
+        {"path": SAVED, "rule": "-A OUTPUT -j ACCEPT"},
+        {"path": SAVED, "rule": "COMMIT"},
+        {"path": SAVED, "rule": "-A HIKESHI -j DROP"},
+        {"path": SAVED, "rule": "-A OUTPUT -j DROP\nCOMMIT"},
+    ],
+    ids=str,
+)
+def test_firewall_saved_rule_refuses_what_is_no_saved_rule(host: Host, apply: Apply, wrong: dict[str, str]) -> None:
+    before = must(host, f"sha256sum /etc/passwd {SAVED}")
+    assert apply("host_base", "repair-disk", "firewall_saved_rule", wrong).status != 0
+    assert must(host, f"sha256sum /etc/passwd {SAVED}") == before

@@ -31,6 +31,7 @@ ITEMS: dict[str, list[tuple[set[str], set[str]]]] = {
         ({"unit", "socket"}, {"restore_step", "settings"}),
         ({"unit", "address", "port"}, {"restore_step", "settings"}),
     ],
+    "reaches": [({"name", "port"}, set())],
     "logs": [({"directory", "rotated", "unit", "keep", "move_step", "reopen_step"}, set())],
 }
 DATABASE = {"socket"}

@@ -29,6 +29,7 @@ Done = tuple[int, str, str]
 
 
 COLLECT = loaded(SOURCE)
+STATE = loaded(SOURCE.parents[1] / "module_utils" / "hikeshi_state.py")
 
 
 class Client:
@@ -445,3 +446,72 @@ def test_path_is_asked_at_the_address_of_this_host(monkeypatch: pytest.MonkeyPat
 
 def test_this_host_has_an_address() -> None:
     assert re.fullmatch(r"[0-9]+(\.[0-9]+){3}", COLLECT.own_address())
+
+
+def rules(*words: str, policy: str = "ACCEPT") -> dict[str, str]:
+    return {"policy": policy, "rules": "\n".join(words)}
+
+
+def test_only_chains_on_the_way_in_and_out_are_told_and_only_where_one_blocks() -> None:
+    own = [f"-A OWN -s 192.0.2.{number}/32 -j REJECT" for number in range(150)]
+    told = COLLECT.blocking(
+        {
+            "filter/INPUT": rules("-A INPUT -p tcp -j OWN", "-A INPUT -g GONE"),
+            "filter/FORWARD": rules("-A FORWARD -j OTHER", policy="DROP"),
+            "filter/OWN": rules(*own, "-A OWN -j INPUT", policy=""),
+            "filter/OTHER": rules("-A OTHER -j DROP", policy=""),
+            "mangle/OUTPUT": rules("-A OUTPUT -j MARK"),
+            "raw/OUTPUT": rules(policy="DROP"),
+        }
+    )
+    assert [(item["table"], item["chain"], item["complete"]) for item in told] == [
+        ("filter", "INPUT", True), ("filter", "OWN", False), ("raw", "OUTPUT", True),
+    ]  # fmt: skip
+    assert told[1]["rules"] == own[:100]
+    assert told[2] == {"table": "raw", "chain": "OUTPUT", "policy": "DROP", "rules": [], "complete": True}
+
+
+def test_many_chains_of_a_firewall_are_bounded() -> None:
+    jumps = [f"-A INPUT -j C{number}" for number in range(200)]
+    chains = {f"filter/C{number}": rules(f"-A C{number} -j DROP", policy="") for number in range(200)}
+    assert len(COLLECT.blocking({"filter/INPUT": rules(*jumps), **chains})) == 50
+
+
+@pytest.mark.parametrize("answer", ["enabled\n", "disabled\n", ""])
+def test_saved_rules_are_told_where_a_boot_loads_them(
+    collector: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    file = tmp_path / "rules.v4"
+    file.write_text("*filter\n:OUTPUT ACCEPT [0:0]\n[3:9] -A OUTPUT -p tcp -j DROP\nCOMMIT\n")
+    monkeypatch.setattr(COLLECT, "SAVED_FIREWALL", {str(file): "ipv4", str(tmp_path / "none"): "ipv6"})
+    collector.command.says = lambda: (0, answer, "")
+    told = collector.saved_firewall(STATE.iptables_chains)
+    rule = {"table": "filter", "chain": "OUTPUT", "policy": "ACCEPT", "complete": True}
+    chains = [{**rule, "rules": ["-A OUTPUT -p tcp -j DROP"]}]
+    assert told == ({str(file): {"family": "ipv4", "chains": chains}} if answer.startswith("enabled") else {})
+    assert collector.unseen == []
+
+
+def test_what_a_service_must_reach_is_tried_at_each_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    collector = COLLECT.Collector()
+    monkeypatch.setattr(COLLECT, "REACH_TIMEOUT_S", 0.2)
+    # A queue that is full answers nobody, like a rule that drops.
+    with socket.create_server(("127.0.0.1", 0)) as open_, socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        ports = [sock.getsockname()[1] for sock in (open_, full)]
+        waiting = [socket.socket() for _ in range(3)]
+        for client in waiting:
+            client.setblocking(False)
+            client.connect_ex(("127.0.0.1", ports[1]))
+        with socket.create_server(("127.0.0.1", 0)) as closed:
+            ports.append(closed.getsockname()[1])
+        wanted = [{"name": "127.0.0.1", "port": port} for port in ports]
+        seen = collector.reaches([{"reaches": wanted}, {"reaches": [{"name": "no.invalid", "port": 1}]}, {}])
+        sent, _ = open_.accept()
+        with sent:
+            assert sent.recv(1) == b"", "something was sent"
+        for client in waiting:
+            client.close()
+    assert seen == {
+        f"127.0.0.1:{port}": [{"address": "127.0.0.1", "ok": not why, "why": why}]
+        for port, why in zip(ports, ("", "TIMEOUT", "ECONNREFUSED"), strict=True)
+    }

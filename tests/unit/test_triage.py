@@ -902,3 +902,306 @@ def test_unit_that_systemd_gave_up_on(evidence: dict[str, Any], result: str, log
     (found,) = judge(evidence)
     assert ("systemd gave up after too many failed starts" in found.cause) is refused
     assert steps(evidence) == ["live host_base: unit_start unit=nginx.service"]
+
+
+GATEWAY = "pay.example:8420"
+V4, V6 = "10.203.5.12", "fd00:1::12"
+
+
+def chain(rules: list[str], family: str = "ipv4", name: str = "OUTPUT", **more: Any) -> dict[str, Any]:
+    """Return one chain as the collector tells it."""
+    policy = "ACCEPT" if name in ("INPUT", "OUTPUT") else ""
+    told = {"family": family, "backend": "nft", "table": "filter", "chain": name, "policy": policy}
+    return {**told, "rules": [f"-A {name} {rule}" for rule in rules], "complete": True, **more}
+
+
+def saved(rules: list[str], family: str = "ipv4", name: str = "OUTPUT") -> dict[str, Any]:
+    """Return the rules of one chain as the next boot loads them, by the file's name."""
+    told = {key: value for key, value in chain(rules, family, name).items() if key not in ("family", "backend")}
+    return {f"/etc/iptables/rules.v{family[-1]}": {"family": family, "chains": [told]}}
+
+
+@pytest.fixture
+def walled(evidence: dict[str, Any]) -> dict[str, Any]:
+    """Evidence of a healthy host whose shop reaches its gateway, and which has no rule that blocks."""
+    shop = next(subject for subject in evidence["subjects"] if subject["role"] == "checkout_service")
+    shop["reaches"] = [{"name": "pay.example", "port": 8420}]
+    evidence["reaches"] = {GATEWAY: [{"address": address, "ok": True, "why": ""} for address in (V4, V6)]}
+    evidence |= {"firewall": [], "saved_firewall": {}}
+    return evidence
+
+
+def cut_off(walled: dict[str, Any], *addresses: str, why: str = "TIMEOUT") -> None:
+    for seen in walled["reaches"][GATEWAY]:
+        if seen["address"] in addresses:
+            seen.update(ok=False, why=why)
+
+
+def remove(rule: str, family: str = "ipv4", name: str = "OUTPUT") -> str:
+    where = f"family={family} backend=nft table=filter chain={name}"
+    return f"live host_base: firewall_rule {where} rule=-A {name} {rule}"
+
+
+# As iptables-save of Debian 12 prints them.
+BLOCKING = [
+    "-p tcp -m tcp --dport 8420 -j DROP",
+    "-p tcp -m tcp --dport 8420 -j REJECT --reject-with icmp-port-unreachable",
+    f"-d {V4}/32 -j DROP",
+    f"-d {V4}/32 -p tcp -m tcp --dport 8000:9000 -j DROP",
+    '-p tcp -m multiport --dports 8420 -m comment --comment "no, -j ACCEPT" -j DROP',
+    "-p tcp -m tcp --dport 8420 --tcp-flags FIN,SYN,RST,ACK SYN -j REJECT --reject-with tcp-reset",
+    "-p tcp -m tcp --dport 8420 -m conntrack --ctstate INVALID,NEW -j DROP",
+    "! -o lo -p tcp -m tcp --dport 8420 -j DROP",
+]
+
+
+@pytest.mark.parametrize("rule", BLOCKING)
+def test_rule_that_keeps_the_shop_from_its_gateway_is_taken_out(walled: dict[str, Any], rule: str) -> None:
+    before = ["-o lo -j ACCEPT", "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT", "-p udp -j ACCEPT", "-j LOG"]
+    walled["firewall"] = [chain([*before, rule])]
+    cut_off(walled, V4, V6)
+    (found,) = judge(walled)
+    assert (found.id, found.effect) == (f"egress_blocked/reach:{GATEWAY}", findings.Effect.CANNOT_BUY)
+    assert rule in found.quote and f"{V4} TIMEOUT" in found.quote
+    assert steps(walled) == [remove(rule)]
+
+
+def test_rules_of_both_families_go_together(walled: dict[str, Any]) -> None:
+    rule = "-p tcp -m tcp --dport 8420 -j DROP"
+    walled["firewall"] = [chain([rule]), chain([rule], "ipv6")]
+    cut_off(walled, V4, V6)
+    assert [item.subject for item in judge(walled)] == [f"reach:{GATEWAY}"]
+    assert steps(walled) == [remove(rule), remove(rule, "ipv6")]
+
+
+def test_one_address_of_the_gateway_is_enough_for_now(walled: dict[str, Any]) -> None:
+    rule = f"-d {V6}/128 -j REJECT --reject-with icmp6-port-unreachable"
+    walled["firewall"] = [chain([rule], "ipv6")]
+    cut_off(walled, V6, why="ECONNREFUSED")
+    (found,) = judge(walled)
+    assert found.effect is findings.Effect.WILL_BREAK
+    assert steps(walled) == [remove(rule, "ipv6")]
+
+
+def test_rule_is_found_in_the_chain_that_output_leads_to(walled: dict[str, Any]) -> None:
+    rule = f"-d {V4}/32 -j DROP"
+    walled["firewall"] = [
+        chain(["-p udp -j ACCEPT", "-p tcp -j EGRESS"]),
+        chain(["-p tcp -m tcp --dport 25 -j RETURN", "-j HARDENING", "-j RETURN"], name="EGRESS"),
+        chain([rule], name="HARDENING"),
+    ]
+    cut_off(walled, V4)
+    assert steps(walled) == [remove(rule, name="HARDENING")]
+
+
+@pytest.mark.parametrize(
+    "exception",
+    [
+        f"-d {V4}/32 -m owner --uid-owner 998 -j ACCEPT",
+        "-p tcp -m tcp --dport 8420 -j ACCEPT",
+        "-m set --match-set allowed dst -j ACCEPT",
+        "-m limit --limit 10/sec -j ACCEPT",
+        "-s 10.203.5.11/32 -j ACCEPT",
+        "-o eth0 -j ACCEPT",
+        "-j NOT-TOLD",
+        "-g NOT-TOLD",
+    ],
+)
+def test_rule_with_an_exception_before_it_is_not_accused(walled: dict[str, Any], exception: str) -> None:
+    walled["firewall"] = [chain([exception, "-p tcp -m tcp --dport 8420 -j DROP"])]
+    cut_off(walled, V4, V6)
+    assert judge(walled) == []
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "-p tcp -m tcp --dport 443 -j DROP",
+        "-p udp -m udp --dport 8420 -j DROP",
+        "-d 192.0.2.0/24 -j DROP",
+        f"! -d {V4}/32 -j DROP",
+        "-o lo -j DROP",
+        "-p tcp -m tcp --dport 8420 -m conntrack --ctstate INVALID -j DROP",
+        "-p tcp -m tcp --dport 8420 -m owner --uid-owner 998 -j DROP",
+        "-m set --match-set banned dst -j DROP",
+        "-d fd00:1::12/128 -j DROP",
+        f"! -s 127.0.0.1/32 -d {V4}/32 -j DROP",
+        f"-o eth1 -d {V4}/32 -j DROP",
+    ],
+)
+def test_rule_that_is_not_surely_in_the_way_is_not_accused(walled: dict[str, Any], rule: str) -> None:
+    walled["firewall"] = [chain([rule])]
+    cut_off(walled, V4, V6)
+    assert judge(walled) == []
+
+
+def test_gateway_that_is_down_is_no_rules_fault_and_one_that_answers_none_either(walled: dict[str, Any]) -> None:
+    cut_off(walled, V4, V6, why="ECONNREFUSED")
+    assert judge(walled) == []
+    cut = walled["reaches"][GATEWAY]
+    walled["firewall"] = [chain(["-p tcp -m tcp --dport 8420 -j DROP"])]
+    cut[0]["ok"] = cut[1]["ok"] = True
+    assert judge(walled) == []
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        (chain([f"-d {V4}/32 -p udp -j ACCEPT"], policy="DROP"), "-P OUTPUT DROP"),
+        (chain(["-p tcp -j REJECT --reject-with tcp-reset"]), "-p tcp -j REJECT"),
+        (chain(["-d 10.0.0.0/8 -j DROP"]), "-d 10.0.0.0/8"),
+        (chain(["-p tcp -m tcp --dport 1:9999 -j DROP"]), "1:9999"),
+        (chain([f'-d {V4}/32 -m comment --comment "it\\\'s" -j DROP']), "it"),
+    ],
+)
+def test_what_drops_more_or_is_oddly_written_is_left_to_people(
+    walled: dict[str, Any], told: dict[str, Any], words: str
+) -> None:
+    walled["firewall"] = [told]
+    cut_off(walled, V4)
+    (found,) = judge(walled)
+    assert words in found.quote
+    assert steps(walled) == []
+
+
+def test_chain_of_the_gate_is_never_touched(walled: dict[str, Any]) -> None:
+    walled["firewall"] = [chain(["-j HIKESHI-OUT"]), chain([f"-d {V4}/32 -j DROP"], name="HIKESHI-OUT")]
+    cut_off(walled, V4)
+    assert [item.subject for item in judge(walled)] == [f"reach:{GATEWAY}"]
+    assert steps(walled) == []
+
+
+@pytest.mark.parametrize("name", ["INPUT", "OUTPUT"])
+@pytest.mark.parametrize(
+    ("rules", "effect"),
+    [
+        (["-p ipv6-icmp -j DROP"], findings.Effect.CANNOT_SEE),
+        (["-p ipv6-icmp -m icmp6 --icmpv6-type 135 -j DROP"], findings.Effect.CANNOT_SEE),
+        (["-p ipv6-icmp -m icmp6 --icmpv6-type 2 -j DROP"], findings.Effect.WILL_BREAK),
+        (
+            [
+                "-p ipv6-icmp -m icmp6 --icmpv6-type 136 -j REJECT --reject-with icmp6-port-unreachable",
+                "-p ipv6-icmp -m icmp6 --icmpv6-type 1 -j DROP",
+            ],
+            findings.Effect.CANNOT_SEE,
+        ),
+    ],
+)
+def test_dropped_icmpv6_is_let_through_again(
+    walled: dict[str, Any], name: str, rules: list[str], effect: findings.Effect
+) -> None:
+    walled["firewall"] = [chain(["-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT", *rules], "ipv6", name)]
+    # An error may belong to a connection: of that nobody can be sure.
+    expected = [rule for rule in rules if "type 1 " not in rule and "type 2 " not in rule]
+    assert steps(walled) == [remove(rule, "ipv6", name) for rule in expected]
+    walled["firewall"][0]["rules"].pop(0)
+    (found,) = judge(walled)
+    assert (found.subject, found.effect) == ("firewall:icmpv6", effect)
+    assert sorted(steps(walled)) == sorted(remove(rule, "ipv6", name) for rule in rules)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        chain(["-p ipv6-icmp -m icmp6 --icmpv6-type 128 -j DROP"], "ipv6", "INPUT"),
+        chain(["-p ipv6-icmp -m limit --limit 10/sec -j ACCEPT", "-p ipv6-icmp -j DROP"], "ipv6", "INPUT"),
+        chain(["-p ipv6-icmp -j ACCEPT", "-j DROP"], "ipv6", "INPUT"),
+        chain(["-p icmp -j DROP"], "ipv4", "INPUT"),
+        chain([], "ipv6", "INPUT", policy="DROP"),  # a host that is to have no IPv6
+        chain(["-j DROP"], "ipv6", "INPUT"),
+    ],
+)
+def test_what_icmpv6_can_do_without_or_all_of_ipv6_may_be_dropped(walled: dict[str, Any], told: dict[str, Any]) -> None:
+    walled["firewall"] = [told]
+    walled["saved_firewall"] = {"/etc/iptables/rules.v6": {"family": told["family"], "chains": [told]}}
+    assert judge(walled) == []
+
+
+def test_saved_rule_that_would_cut_the_shop_off_is_taken_out_of_the_file(walled: dict[str, Any]) -> None:
+    rule = "-p tcp -m tcp --dport 8420 -j DROP"
+    walled["saved_firewall"] = saved([rule]) | saved(["-p ipv6-icmp -j DROP"], "ipv6", "INPUT")
+    assert [(item.subject, item.effect) for item in judge(walled)] == [
+        (f"firewall:/etc/iptables/rules.{version}", findings.Effect.WILL_BREAK) for version in ("v4", "v6")
+    ]
+    assert steps(walled) == [
+        f"disk host_base: firewall_saved_rule path=/etc/iptables/rules.v4 rule=-A OUTPUT {rule}",
+        "disk host_base: firewall_saved_rule path=/etc/iptables/rules.v6 rule=-A INPUT -p ipv6-icmp -j DROP",
+    ]
+
+
+def test_rule_that_is_saved_as_well_goes_from_both(walled: dict[str, Any]) -> None:
+    rule = "-p tcp -m tcp --dport 8420 -j DROP"
+    walled |= {"firewall": [chain([rule])], "saved_firewall": saved([rule])}
+    cut_off(walled, V4)
+    assert steps(walled) == [
+        f"disk host_base: firewall_saved_rule path=/etc/iptables/rules.v4 rule=-A OUTPUT {rule}",
+        remove(rule),
+    ]
+
+
+def test_rule_that_harms_now_need_not_be_saved_first(walled: dict[str, Any]) -> None:
+    walled |= {"firewall": [chain([f"-d {V4}/32 -j DROP"])], "saved_firewall": saved([])}
+    cut_off(walled, V4)
+    assert [item.rule for item in judge(walled)] == ["egress_blocked"]
+
+
+@pytest.mark.parametrize(
+    ("live", "kept", "rule", "effect"),
+    [
+        ([], ["-p tcp -m tcp --dport 80 -j DROP"], "firewall_blocks_at_boot", findings.Effect.WILL_BREAK),
+        (["-p tcp -m tcp --dport 3306 -j DROP"], [], "firewall_unsaved", findings.Effect.UNTIDY),
+    ],
+)
+def test_other_difference_is_told_and_left_to_people(
+    walled: dict[str, Any], live: list[str], kept: list[str], rule: str, effect: findings.Effect
+) -> None:
+    walled |= {"firewall": [chain(live, name="INPUT")], "saved_firewall": saved(kept, name="INPUT")}
+    (found,) = judge(walled)
+    assert (found.rule, found.effect) == (rule, effect)
+    assert (live + kept)[0] in found.quote
+    assert steps(walled) == []
+
+
+@pytest.mark.parametrize(
+    ("live", "kept"),
+    [
+        ("-s 192.0.2.1/32 -p tcp -m tcp --dport 22 -j DROP", "--protocol 6 --source 192.0.2.1 --dport 22 --jump DROP"),
+        (
+            "-p tcp -m conntrack --ctstate NEW,INVALID -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -j REJECT",
+            '-p tcp --syn -m state --state INVALID,NEW -m comment --comment "by hand" -j REJECT',
+        ),
+        ("-p tcp -m tcp --dport 80 -j DROP", "-p tcp --dport http -j DROP"),
+        ("-m set --match-set banned src -j DROP", "-i eth1 -j ACCEPT"),
+    ],
+)
+def test_same_rule_in_other_words_or_one_that_is_not_understood_is_no_difference(
+    walled: dict[str, Any], live: str, kept: str
+) -> None:
+    walled |= {"firewall": [chain([live], name="INPUT")], "saved_firewall": saved([kept], name="INPUT")}
+    assert judge(walled) == []
+
+
+def test_rules_that_programs_make_in_chains_of_their_own_need_not_be_saved(walled: dict[str, Any]) -> None:
+    walled["firewall"] = [
+        chain(["-p tcp -m multiport --dports 22 -j f2b-sshd", "-j HIKESHI"], name="INPUT"),
+        chain(["-s 192.0.2.9/32 -j REJECT --reject-with icmp-port-unreachable", "-j RETURN"], name="f2b-sshd"),
+        chain(["-p tcp -m tcp --dport 80 -j REJECT --reject-with tcp-reset"], name="HIKESHI"),
+    ]
+    walled["saved_firewall"] = saved([], name="INPUT")
+    assert judge(walled) == []
+
+
+@given(words=st.lists(st.sampled_from([*"!-'\"\\ ", "-p", "-d", "--dport", "8420", "x", "-j", "DROP", "/", "ACCEPT"])))
+def test_any_words_of_a_host_can_be_judged(words: list[str]) -> None:
+    told = copy.deepcopy(HEALTHY)
+    told["subjects"][0]["reaches"] = [{"name": "pay.example", "port": 8420}]
+    told["reaches"] = {GATEWAY: [{"address": address, "ok": False, "why": "X"} for address in (V4, "", "no", "::%x")]}
+    told["firewall"] = [chain([" ".join(words), "-p tcp --dport 8420 -j DROP"])]
+    told["saved_firewall"] = saved([" ".join(words)])
+    for step in steps(told):
+        assert step.endswith("-j DROP")
+
+
+def test_evidence_recorded_before_firewalls_were_asked_is_still_read(walled: dict[str, Any]) -> None:
+    del walled["reaches"], walled["firewall"], walled["saved_firewall"]
+    assert judge(walled) == []

@@ -33,6 +33,12 @@ Collecting is dumb: it says what is there, never what it means. Schema 1 of the 
                holds open, largest first, at most 20; a root that may not trace others sees only what root holds
     logins     environment file → {ok, code, message}: a program's own login at its database; code 0: not even tried
     abandoned  [{pid, age_s, command}]: processes of logins that no longer exist
+    reaches    NAME:PORT → [{address, ok, why}]: whether a TCP connection to each address of what a service must reach
+               comes about within 3 s; why: the error's name, TIMEOUT, "" where it came about; nothing is sent
+    firewall   [{family, backend, table, chain, policy, rules, complete}]: the chains of iptables that INPUT or OUTPUT
+               lead to, of each table in which one of them drops or rejects; family: ipv4, ipv6; backend: nft, legacy;
+               rules: their words in order as iptables-save prints them, at most 100, complete: these are all
+    saved_firewall  file → {family, chains}: the same of the rules that netfilter-persistent loads at the next boot
     errors     last lines of priority err and worse since boot
     state      {facts, texts}, described in module_utils/hikeshi_state.py, only where it was asked for; of a disk that
                is mounted at `root`, schema, host, at, subjects, state and unseen are all that is told
@@ -61,10 +67,12 @@ import subprocess
 import threading
 import time
 import urllib.parse
+from concurrent.futures import ThreadPoolExecutor
 
 COMMAND_TIMEOUT_S = 5
 ANSWER_TIMEOUT_S = 3
 ANSWER_LIMIT = 64 << 10
+REACH_TIMEOUT_S, ADDRESSES_LIMIT = 3, 8
 OUTPUT_LIMIT = 1000000
 LINE_LIMIT = 300
 FILE_LIMIT = 20000
@@ -76,6 +84,9 @@ PEOPLE = range(1000, 60000)  # uids of accounts made for people (login.defs)
 DELETED_LEAST, DELETED_LIMIT, OLD_LIMIT = 1 << 20, 20, 5
 OPEN_LIMIT = 100000
 UNIT_LINES, ERROR_LINES = 20, 15
+CHAINS_LIMIT, RULES_LIMIT = 50, 100
+BLOCKS = re.compile(r" -j (?:DROP|REJECT)(?: |$)")
+SAVED_FIREWALL = {"/etc/iptables/rules.v4": "ipv4", "/etc/iptables/rules.v6": "ipv6"}
 SCHEMA = 1
 # Writes nothing. Opening a table (TABLE_ROWS asks for that) may have the server repair it: only tables of engines that
 # are told not to are opened, which also stay crashed; which these are stands in their definitions. Of a table that
@@ -481,6 +492,40 @@ class Collector:
                 found[wanted["name"]] = list(dict.fromkeys(line.split()[0] for line in told[1].splitlines() if line))
         return found
 
+    def reaches(self, subjects):
+        """Try a connection to each address of what services must reach, all at once: one that hangs takes its time."""
+        places = []
+        for wanted in [item for subject in subjects for item in subject.get("reaches") or []]:
+            told = self.command("getent", "ahosts", wanted["name"])
+            addresses = dict.fromkeys(line.split()[0] for line in told[1].splitlines() if line) if told else ()
+            places += [(wanted["name"], address, wanted["port"]) for address in list(addresses)[:ADDRESSES_LIMIT]]
+        found = {}
+        with ThreadPoolExecutor(max_workers=max(len(places), 1)) as pool:
+            whys = pool.map(lambda place: why_not_reached(*place[1:]), places)
+            for (name, address, port), why in zip(places, whys, strict=True):
+                found.setdefault(f"{name}:{port}", []).append({"address": address, "ok": not why, "why": why})
+        return found
+
+    def firewall(self, told):
+        """Return the chains that may block, of all backends and families."""
+        return [
+            {"family": family, "backend": backend, **chain}
+            for (backend, family), chains in told.items()
+            for chain in blocking(chains)
+        ]
+
+    def saved_firewall(self, read):
+        """Return the chains that may block once the host has started again; nothing where no boot loads any."""
+        texts = {path: self.small_file(path, SETTING_LIMIT) for path in SAVED_FIREWALL if os.path.lexists(path)}
+        loads = self.command("systemctl", "is-enabled", "netfilter-persistent.service") if texts else None
+        if not loads or loads[1].strip() != "enabled":
+            return {}
+        return {
+            path: {"family": SAVED_FIREWALL[path], "chains": blocking(read(seen[0]))}
+            for path, seen in texts.items()
+            if seen
+        }
+
     def disks(self, paths):
         """Return free space and inodes of the file systems that are mounted at these paths and may be written to."""
         found = {}
@@ -778,6 +823,37 @@ def answer(url, host):
     return {"why": f"no answer within {ANSWER_TIMEOUT_S} s"} if late.is_set() else told
 
 
+def why_not_reached(address, port):
+    """Return the name of the error with which a TCP connection fails; "" when it comes about."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as client:
+            client.settimeout(REACH_TIMEOUT_S)
+            client.connect((address, port))
+    except OSError as error:
+        return errno.errorcode.get(error.errno, "TIMEOUT")
+    return ""
+
+
+def blocking(chains):
+    """Return what INPUT and OUTPUT lead to in each table, where one of these chains drops or rejects."""
+    tables, found = {}, []
+    for name, chain in chains.items():
+        table, _, name = name.partition("/")
+        rules = chain["rules"].split("\n") if chain["rules"] else []
+        tables.setdefault(table, {})[name] = {"policy": chain["policy"], "rules": rules}
+    for table, inside in tables.items():
+        reached, names = {}, ["INPUT", "OUTPUT"]
+        for name in names:  # which grows
+            if name in inside and name not in reached:
+                reached[name] = inside[name]
+                names += [target for rule in inside[name]["rules"] for target in re.findall(r" -[jg] (\S+)", rule)]
+        if any(chain["policy"] == "DROP" or any(map(BLOCKS.search, chain["rules"])) for chain in reached.values()):
+            for name, chain in reached.items():
+                complete, told = len(chain["rules"]) <= RULES_LIMIT, chain["rules"][:RULES_LIMIT]
+                found.append({"table": table, "chain": name, **chain, "rules": told, "complete": complete})
+    return found[:CHAINS_LIMIT]
+
+
 def mount_of(path):
     """Return where the file system is mounted that holds a path, or would hold it."""
     path = os.path.realpath(path)
@@ -824,8 +900,8 @@ def heading(subjects):
     return {"schema": SCHEMA, "host": socket.gethostname(), "at": round(time.time(), 3), "subjects": subjects}
 
 
-def collect(collector, subjects):
-    """Return the evidence of this host for the subjects asked about."""
+def collect(collector, subjects, reader):
+    """Return the evidence of this host for the subjects asked about; `reader` knows how the kernel's tables speak."""
     mount_paths = [mount["path"] for subject in subjects for mount in subject.get("mounts") or []]
     paths = [item["path"] for subject in subjects for item in subject.get("paths") or []]
     trees = [tree for subject in subjects for tree in subject.get("trees") or []]
@@ -847,7 +923,11 @@ def collect(collector, subjects):
         "trees": {tree["path"]: collector.walk(tree) for tree in trees},
         "configs": collector.configs(subjects),
         "answers": collector.answers(subjects),
+        "listens": reader.listens(collector, subjects),
         "names": collector.names(subjects),
+        "reaches": collector.reaches(subjects),
+        "firewall": collector.firewall(reader.iptables(collector)),
+        "saved_firewall": collector.saved_firewall(reader.iptables_chains),
         "locks": collector.locks(subjects),
         "reports": {name: told for name, told in again.items() if reports.get(name) == told},
         "databases": collector.databases(subjects),
@@ -889,9 +969,7 @@ def main():
         module.fail_json(msg=f"root is {root}: of a mounted disk its directory, and `state`, are needed")
     collector = Collector()
     # Of a disk that is mounted here, what runs here says nothing.
-    evidence = collect(collector, subjects) if live else heading(subjects)
-    if live:
-        evidence["listens"] = hikeshi_state.listens(collector, subjects)
+    evidence = collect(collector, subjects, hikeshi_state) if live else heading(subjects)
     if state:
         evidence["state"] = hikeshi_state.collect(collector, **state, subjects=subjects, root=root)
     unseen = collector.unseen

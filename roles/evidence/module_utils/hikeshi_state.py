@@ -515,16 +515,11 @@ class State:
     def firewall(self):
         """Return the rules of both backends and all families."""
         found, compatible = {}, set()
-        for family, word, program, names in FIREWALL:
-            if installed(f"{program}-nft-save"):
-                chains = iptables_chains(self.collector.output(f"{program}-nft-save"))
-                found |= {f"firewall:nft/{family}/{name}": chain for name, chain in chains.items()}
-                compatible |= {(word, name.split("/")[0]) for name in chains}
-            # Asking where there are none loads the kernel's modules.
-            with contextlib.suppress(OSError):
-                if read_kernel(names).strip() and installed(f"{program}-legacy-save"):
-                    chains = iptables_chains(self.collector.output(f"{program}-legacy-save"))
-                    found |= {f"firewall:legacy/{family}/{name}": chain for name, chain in chains.items()}
+        words = {family: word for family, word, _, _ in FIREWALL}
+        for (backend, family), chains in iptables(self.collector).items():
+            found |= {f"firewall:{backend}/{family}/{name}": chain for name, chain in chains.items()}
+            if backend == "nft":
+                compatible |= {(words[family], name.split("/")[0]) for name in chains}
         if installed("nft"):
             tables = nft_tables(self.collector.output("nft", "--stateless", "list", "ruleset"))
             for table in tables.keys() - compatible:
@@ -786,6 +781,19 @@ def sshd_settings(told):
         if name:
             found.setdefault(f"sshd:{name}", []).append(value)
     return {name: {"value": "\n".join(values)} for name, values in found.items()}
+
+
+def iptables(collector):
+    """Return the chains that iptables tells of: (backend, family) → TABLE/CHAIN → {policy, rules}."""
+    found = {}
+    for family, _, program, names in FIREWALL:
+        if installed(f"{program}-nft-save"):
+            found["nft", family] = iptables_chains(collector.output(f"{program}-nft-save"))
+        # Asking where there are none loads the kernel's modules.
+        with contextlib.suppress(OSError):
+            if read_kernel(names).strip() and installed(f"{program}-legacy-save"):
+                found["legacy", family] = iptables_chains(collector.output(f"{program}-legacy-save"))
+    return found
 
 
 def iptables_chains(told):

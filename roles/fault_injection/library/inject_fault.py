@@ -13,12 +13,14 @@ Operations, each a mapping with exactly these keys; what is already so is no cha
     replace: PATH, match: PATTERN, with: TEXT
                                 whatever in the file matches the pattern is this text
     fill: PATH, leave: KIB      the log has grown until no more than this is left of its file system, a small one
+    saved: PATH, rule: RULE     the rules that a boot loads from PATH end, in the table filter, with this one (-A …)
 
 and what befalls a running system; these always change something:
 
     kill: UNIT                  its processes die as in a power failure; whether it comes back is systemd's business
     start: UNIT                 it was started, and may have failed
     sql: STATEMENT              the local MariaDB has carried it out
+    iptables: WORDS, family: FAMILY   iptables has carried out these words (-A …), for ipv4 or ipv6
     hold: PATH, unit: UNIT      a forgotten program, the transient UNIT, sits on every connection that the database has
                                 for the user of this environment file (…_DATABASE_USER, …_PASSWORD, …_SOCKET)
 
@@ -29,6 +31,7 @@ keeps all of them back.
 import errno
 import os
 import re
+import shlex
 import stat
 import subprocess
 from contextlib import contextmanager
@@ -36,8 +39,10 @@ from contextlib import contextmanager
 OPERATIONS = {
     "remove": set(), "link": {"to"}, "chmod": {"mode"}, "write": {"text"}, "append": {"text"}, "move": {"to"},
     "cut": {"match"}, "replace": {"match", "with"}, "kill": set(), "start": set(), "sql": set(), "hold": {"unit"},
-    "fill": {"leave"},
+    "fill": {"leave"}, "saved": {"rule"}, "iptables": {"family"},
 }  # fmt: skip
+IPTABLES = {"ipv4": "iptables", "ipv6": "ip6tables"}
+EMPTY_TABLE = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n"
 SMALL_DISK = 1 << 30
 # Of an address that no customer of the practice site has, so that it can be told from theirs.
 LOG_LINE = (
@@ -76,7 +81,12 @@ def check(operation):
         unit = operation.get("unit", operation[kind])
         if not UNIT.fullmatch(str(unit)):
             return f"{operation}: {unit!r} must be the name of a service"
-    paths = [] if kind in ("kill", "start", "sql") else [operation[kind]]
+    if kind == "iptables" and operation["family"] not in IPTABLES:
+        return f"{operation}: family must be one of {', '.join(IPTABLES)}"
+    words = operation.get("rule", operation[kind])
+    if kind in ("saved", "iptables") and not re.fullmatch(r"-[AIN] [^\n'\"\\]+", str(words)):
+        return f"{operation}: {words!r} must be a rule of iptables, -A CHAIN …, without quotes"
+    paths = [] if kind in ("kill", "start", "sql", "iptables") else [operation[kind]]
     for path in [*paths, *([operation["to"]] if kind == "move" else [])]:
         if not isinstance(path, str) or not path.startswith("/"):
             return f"{operation}: {path!r} must be an absolute path"
@@ -118,6 +128,8 @@ def befall(kind, operation):
         subprocess.run(["systemctl", "start", "--", what], check=False, capture_output=True, timeout=60)
     elif kind == "sql":
         run("mariadb", "--batch", told=what)  # a password in it is in no list of processes
+    elif kind == "iptables":
+        run(IPTABLES[operation["family"]], "-w", "10", *shlex.split(what))
     else:
         # A name of its own: else the journal would repeat the whole program at its start.
         unit = ["--collect", f"--unit={operation['unit']}", f"--description={operation['unit']}"]
@@ -150,14 +162,20 @@ def fill(path, leave):
     return True
 
 
+def with_rule(text, rule):
+    """Return the text of saved rules with one more at the end of the table filter."""
+    text = text if re.search(r"(?m)^\*filter$", text) else text + EMPTY_TABLE
+    return re.sub(r"(?ms)^(\*filter$.*?^)(COMMIT)$", lambda table: f"{table[1]}{rule}\n{table[2]}", text, count=1)
+
+
 def apply(operation):
     """Carry out one operation; return whether it changed anything."""
     (kind,) = operation.keys() & OPERATIONS.keys()
-    if kind in ("kill", "start", "sql", "hold"):
+    if kind in ("kill", "start", "sql", "hold", "iptables"):
         befall(kind, operation)
         return True
     path = operation[kind]
-    if kind in ("chmod", "write", "append", "cut", "replace", "fill"):
+    if kind in ("chmod", "write", "append", "cut", "replace", "fill", "saved"):
         path = os.path.realpath(path)
     folder = os.path.dirname(path)
     if kind == "write" and not os.path.isdir(folder):
@@ -202,6 +220,15 @@ def apply(operation):
                 return False
             with open(path, "w", encoding="utf-8", errors="surrogateescape") as handle:
                 handle.write(after)
+        elif kind == "saved":
+            old = ""
+            if exists:
+                with open(path, encoding="utf-8", errors="surrogateescape") as handle:
+                    old = handle.read()
+            if operation["rule"] in old.split("\n"):
+                return False
+            with open(path, "w", encoding="utf-8", errors="surrogateescape") as handle:
+                handle.write(with_rule(old, operation["rule"]))
         elif kind == "fill":
             return fill(path, int(operation["leave"]) << 10)
         else:

@@ -69,9 +69,9 @@ class Finding:
 
     `subject` is what it is about (`unit:NAME`, `path:PATH`, `mount:PATH`, `config:NAME`, `lock:PATH`,
     `disk:MOUNT`, `name:NAME`, `login:FILE`, `connections:UNIT`, `table:DATABASE.TABLE`, `answer:URL`,
-    `listen:SOCKET` or `listen:ADDRESS:PORT`); `id` is rule and subject; `quote` is the evidence itself, as it was seen.
-    `explains` are subjects of the same host that suffer from it; a `symptom` says that something does not work and not
-    why, and is folded into what explains it.
+    `listen:SOCKET` or `listen:ADDRESS:PORT`, `reach:NAME:PORT`, `firewall:icmpv6`, `firewall:PATH` of saved rules);
+    `id` is rule and subject; `quote` is the evidence itself, as it was seen. `explains` are subjects of the same host
+    that suffer from it; a `symptom` says that something does not work and not why, and is folded into what explains it.
     """
 
     rule: str

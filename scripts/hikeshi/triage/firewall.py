@@ -1,0 +1,292 @@
+"""What rules of iptables do to a packet, as far as their words are understood. Pure.
+
+A rule is said to drop a packet only where it surely does, and nothing before it may have let the packet pass: a rule
+that is not understood may do anything. So no rule is accused that an earlier one makes an exception from.
+"""
+
+import ipaddress
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from hikeshi.triage.findings import Evidence, Step
+
+# Without which IPv6 dies: errors, of which one tells how long a packet may be, and the way to routers and neighbours.
+NEEDED_KINDS = (1, 2, 3, 4, 133, 134, 135, 136)
+NEIGHBOURS = (135, 136)
+# The packet goes on to the next rule.
+_PASSING = ("", "LOG", "NFLOG", "MARK", "CONNMARK", "SET", "TCPMSS", "TRACE")
+_BLOCKING = ("DROP", "REJECT")
+_MODULES = ("tcp", "udp", "icmp", "icmp6", "comment", "multiport", "conntrack", "state")
+_LONG = {
+    "--protocol": "-p", "--destination": "-d", "--dst": "-d", "--source": "-s", "--src": "-s", "--in-interface": "-i",
+    "--out-interface": "-o", "--jump": "-j", "--goto": "-g", "--match": "-m", "--destination-port": "--dport",
+    "--destination-ports": "--dports", "--source-port": "--sport", "--source-ports": "--sports", "--state": "--ctstate",
+}  # fmt: skip
+_WITH_VALUE = ("-p", "-d", "-s", "-i", "-o", "-m", "-j", "-g", "--dport", "--dports", "--sport", "--sports",
+               "--ctstate", "--icmpv6-type", "--comment")  # fmt: skip
+_PROTOCOLS = {"6": "tcp", "17": "udp", "58": "ipv6-icmp", "icmpv6": "ipv6-icmp"}
+_SYN = "FIN,SYN,RST,ACK SYN"
+_DEPTH = 20
+# What host_base's steps take: nothing of the gate's own chains, and no words that shlex and iptables read differently.
+REMOVABLE = re.compile(
+    r'-A (?!HIKESHI)[A-Za-z0-9_.-]{1,28} [A-Za-z0-9_.,:;/+@%=!"() -]*-j (?:DROP|REJECT)(?: --reject-with [a-z0-9-]+)?'
+)
+
+Test = tuple[str, str, bool]  # option, value, whether it is negated
+Chains = Mapping[str, Evidence]
+
+
+@dataclass(frozen=True)
+class Packet:
+    """The first packet of a TCP connection, or an ICMPv6 message of a `kind`."""
+
+    family: str
+    protocol: str
+    address: str = ""
+    port: int = 0
+    kind: int = 0
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """Where a packet is dropped; `rule` is empty where a chain's policy does it. `backend`: "" in a saved file."""
+
+    family: str
+    backend: str
+    table: str
+    chain: str
+    rule: str
+
+    @property
+    def words(self) -> str:
+        """The rule as people look for it."""
+        return f"{self.family}, table {self.table}: {self.rule or f'-P {self.chain} DROP'}"
+
+    @property
+    def removable(self) -> bool:
+        """Whether the steps take this rule out."""
+        return bool(REMOVABLE.fullmatch(self.rule))
+
+    def step(self, host: str) -> Step:
+        """The step that takes the rule out of the firewall that works now."""
+        words = {"family": self.family, "backend": self.backend, "table": self.table, "chain": self.chain}
+        return Step(host, "host_base", "firewall_rule", "live", {**words, "rule": self.rule})
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule as it was understood; not `clear`: it asks for more than this."""
+
+    tests: tuple[Test, ...]
+    target: str
+    clear: bool
+
+
+@lru_cache(4096)
+def read(rule: str) -> Rule:
+    """Read the words of a rule, `-A CHAIN …`; what it says of its target is left out."""
+    tests: list[Test] = []
+    clear, negated = True, False
+    try:
+        words = shlex.split(rule)[2:]
+    except ValueError:
+        return Rule((), "?", False)
+    while words:
+        option = words.pop(0)
+        option = _LONG.get(option, option)
+        if option == "!":
+            negated = True
+            continue
+        value = words.pop(0) if words and option in _WITH_VALUE else ""
+        if option == "-j":
+            return Rule(tuple(tests), value, clear)
+        if option == "-g":
+            return Rule(tuple(tests), "?", clear)
+        if option == "-m":
+            clear = clear and value in _MODULES
+            continue
+        if option == "--syn":
+            option, value = "--tcp-flags", _SYN
+        elif option == "--tcp-flags":
+            value, words = " ".join(words[:2]), words[2:]
+        elif option not in _WITH_VALUE:
+            clear = False
+        if option != "--comment":
+            try:
+                value = _usual(option, value)
+            except ValueError:
+                clear = False
+            tests.append((option, value, negated))
+        negated = False
+    return Rule(tuple(tests), "", clear)
+
+
+def _usual(option: str, value: str) -> str:
+    """Return a value as iptables itself would write it; raise ValueError for a name in a number's place."""
+    if option == "-p":
+        return _PROTOCOLS.get(value, value)
+    if option in ("-d", "-s"):
+        return str(ipaddress.ip_network(value, strict=False))
+    if option == "--ctstate":
+        return ",".join(sorted(value.split(",")))
+    if option in ("--dport", "--dports", "--sport", "--sports"):
+        for part in re.split("[,:]", value):
+            int(part or "0")
+    if option == "--icmpv6-type":
+        int(value.partition("/")[0])
+    return value
+
+
+def matches(rule: Rule, packet: Packet) -> bool | None:
+    """Say whether a rule is about this packet; None where that is not sure."""
+    seen = []
+    for option, value, negated in rule.tests:
+        try:
+            hit = _hit(option, value, packet)
+        except ValueError:
+            hit = None
+        seen.append(hit if hit is None else hit != negated)
+    if False in seen:
+        return False
+    return None if None in seen or not rule.clear else True
+
+
+def _hit(option: str, value: str, packet: Packet) -> bool | None:
+    if option == "-p":
+        return value == packet.protocol
+    if option == "-d":
+        return ipaddress.ip_address(packet.address) in ipaddress.ip_network(value) if packet.address else None
+    if option in ("-i", "-o"):
+        # Neighbours and gateways are not met on the loopback.
+        return False if value == "lo" and not _loopback(packet.address) else None
+    if option in ("--dport", "--dports"):
+        return any(_within(packet.port, part) for part in value.split(","))
+    if option == "--ctstate":
+        if packet.protocol == "tcp":
+            return "NEW" in value.split(",")
+        # The kernel keeps no account of neighbours; an error may belong to a connection.
+        return "UNTRACKED" in value.split(",") if packet.kind >= NEEDED_KINDS[4] else None
+    if option == "--tcp-flags":
+        mask, _, wanted = value.partition(" ")
+        return {"SYN"} & set(mask.split(",")) == set(wanted.split(",")) if "ALL" not in mask else None
+    if option == "--icmpv6-type":
+        kind, _, code = value.partition("/")
+        return False if int(kind) != packet.kind else None if code else True
+    return None
+
+
+def _loopback(address: str) -> bool:
+    return bool(address) and ipaddress.ip_address(address).is_loopback
+
+
+def _within(port: int, words: str) -> bool:
+    least, ranged, most = words.partition(":")
+    return int(least or 0) <= port <= (int(most or 65535) if ranged else int(least))
+
+
+def barriers(chains: Iterable[Evidence], hook: str, packet: Packet) -> Iterator[Barrier]:
+    """Yield where a packet is surely dropped on its way through INPUT or OUTPUT (`hook`), once in each table."""
+    tables: dict[tuple[str, str], dict[str, Evidence]] = {}
+    for chain in chains:
+        if chain["family"] == packet.family:
+            tables.setdefault((chain["backend"], chain["table"]), {})[chain["chain"]] = chain
+    for (backend, table), inside in sorted(tables.items()):
+        end = _walk(inside, hook, packet)
+        if end and end != _FELL:
+            yield Barrier(packet.family, backend, table, *end)
+
+
+_FELL = ("", "")  # past the last rule of a chain
+
+
+def _walk(chains: Chains, name: str, packet: Packet, depth: int = 0) -> tuple[str, str] | None:
+    """Return chain and rule that drop a packet, _FELL where it comes to the end of a chain, None where nobody knows."""
+    chain = chains.get(name)
+    if chain is None or depth > _DEPTH:
+        return None
+    for words in chain["rules"]:
+        rule = read(words)
+        matched = matches(rule, packet)
+        if matched is False or rule.target in _PASSING:
+            continue
+        if matched is None:
+            return None
+        if rule.target in _BLOCKING:
+            return name, words
+        if rule.target == "RETURN" and depth:
+            return _FELL
+        if rule.target not in chains:
+            return None
+        end = _walk(chains, rule.target, packet, depth + 1)
+        if end != _FELL:
+            return end
+    if not chain["complete"]:
+        return None
+    return (name, "") if not depth and chain["policy"] == "DROP" else _FELL
+
+
+def destinations(evidence: Evidence) -> Iterator[tuple[Evidence, str, list[tuple[Packet, bool, str]]]]:
+    """Yield subject, name and port of what its service must reach, and of each address packet, whether, why not."""
+    for subject in evidence["subjects"]:
+        for wanted in subject.get("reaches") or []:
+            name = f"{wanted['name']}:{wanted['port']}"
+            tried = [
+                (
+                    Packet("ipv6" if ":" in seen["address"] else "ipv4", "tcp", seen["address"], int(wanted["port"])),
+                    seen["ok"],
+                    seen["why"],
+                )
+                for seen in evidence.get("reaches", {}).get(name, [])
+                if _is_address(seen["address"])
+            ]
+            if tried:
+                yield subject, name, tried
+
+
+def names(rule: str, packet: Packet) -> bool:
+    """Say whether a rule is about this very address or port, and not about much else besides."""
+    for option, value, negated in read(rule).tests:
+        alone = {"-d": _alone(packet.address), "--dport": str(packet.port), "--dports": str(packet.port)}
+        if not negated and value == alone.get(option):
+            return True
+    return False
+
+
+def _is_address(words: str) -> bool:
+    """Say whether these are an address: they come from the host."""
+    try:
+        ipaddress.ip_network(words)
+    except ValueError:
+        return False
+    return "/" not in words
+
+
+def _alone(address: str) -> str:
+    return str(ipaddress.ip_network(address))
+
+
+def without_neighbours(chains: Sequence[Evidence]) -> dict[Barrier, list[int]]:
+    """Return the rules about ICMPv6 that drop what IPv6 cannot do without, each with the kinds of messages."""
+    found: dict[Barrier, list[int]] = {}
+    for hook in ("INPUT", "OUTPUT"):
+        for kind in NEEDED_KINDS:
+            for barrier in barriers(chains, hook, Packet("ipv6", "ipv6-icmp", kind=kind)):
+                # One that drops all there is means that there is to be no IPv6.
+                if ("-p", "ipv6-icmp", False) in read(barrier.rule).tests:
+                    found.setdefault(barrier, []).append(kind)
+    return found
+
+
+def harmful(chains: Sequence[Evidence], evidence: Evidence) -> dict[Barrier, str]:
+    """Return the rules that surely keep a service from what it must reach, or IPv6 from its neighbours: rule → what."""
+    found = {
+        barrier: name
+        for _, name, tried in destinations(evidence)
+        for packet, _, _ in tried
+        for barrier in barriers(chains, "OUTPUT", packet)
+        if names(barrier.rule, packet)
+    }
+    return found | dict.fromkeys(without_neighbours(chains), "ICMPv6")
