@@ -209,7 +209,7 @@ def recover_site(
             screen.say("no step is known for this: the whole site would be converged from code, as hikeshi build does")
         for planned in proposed.steps:
             screen.say(
-                f"  {planned.step.kind} · {screen.safe(planned.step.host)} · {screen.safe(planned.step.words, 200)}"
+                f"  {planned.step.kind} · {screen.line(planned.step.host)} · {screen.line(planned.step.words, 200)}"
             )
         if yes or check:
             return True
@@ -229,7 +229,7 @@ def recover_site(
 def show_recovery(done: recover.Recovery, *, plan_only: bool, check: bool) -> None:
     """Print a recovery's result; of a plan or a check, what would be done."""
     for line in done.unseen:
-        screen.out.print(f"not seen: {screen.safe(line, 300)}")
+        screen.out.print(f"not seen: {screen.line(line, 300)}")
     still = done.found if plan_only or check else done.left
     for title, findings in (
         ("found and mended", [item for item in done.found if item not in still]),
@@ -247,19 +247,19 @@ def show_recovery(done: recover.Recovery, *, plan_only: bool, check: bool) -> No
     if check:
         screen.out.print("[bold]steps, none of them taken (--check)[/bold]")
         for item in done.mended:
-            screen.out.print(f"  {screen.safe(item.planned.step.words, 200)}" + ("  would fail" * item.failed))
+            screen.out.print(f"  {screen.line(item.planned.step.words, 200)}" + ("  would fail" * item.failed))
         screen.out.print(f"nothing was changed; {len(done.found)} findings, {len(done.proposed.steps)} steps")
         return
     if done.mended:
         screen.out.print("[bold]steps[/bold]")
         for item in done.mended:
             state = "failed" if item.failed else "changed" if item.changed else "nothing to do"
-            screen.out.print(f"  {item.seconds:5.1f} s  {state:<13} {screen.safe(item.planned.step.words, 200)}")
+            screen.out.print(f"  {item.seconds:5.1f} s  {state:<13} {screen.line(item.planned.step.words, 200)}")
     if done.converged:
         screen.out.print(f"the whole site was converged from code: {done.converged_changes} tasks changed something")
     for title, words in (("put back", done.restored), ("tried, and taken back: it did not help", done.tried)):
         for line in words:
-            screen.out.print(f"[bold]{title}[/bold] {screen.safe(line, 400)}")
+            screen.out.print(f"[bold]{title}[/bold] {screen.line(line, 400)}")
     if done.converge_stopped:
         screen.out.print(f"[bold red]converging stopped[/bold red] at {screen.safe(done.converge_stopped, 1000)}")
     if done.after:
@@ -269,7 +269,7 @@ def show_recovery(done: recover.Recovery, *, plan_only: bool, check: bool) -> No
     blind = f"; {len(done.unseen)} things could not be looked at" if done.unseen else ""
     screen.out.print(f"{verdict} after {done.seconds:.0f} s; {done.changed} changes{blind}")
     if not done.healthy:
-        screen.err.print(f"[bold]next:[/bold]  {screen.safe(done.next_look, 600)}")
+        screen.err.print(f"[bold]next:[/bold]  {screen.line(done.next_look, 600)}")
 
 
 @drill.callback()
