@@ -19,7 +19,7 @@ from hikeshi.incident.journal import explained
 from hikeshi.probes import ProbeResult
 from hikeshi.site import Site
 from hikeshi.text import printable
-from hikeshi.triage import additions, drift, findings, plan
+from hikeshi.triage import additions, drift, findings, plan, shape
 from hikeshi.triage.additions import Addition
 from hikeshi.triage.drift import Drift
 from hikeshi.triage.findings import Finding
@@ -61,23 +61,20 @@ def evidence(site: Site, *, against: Baseline | None = None, texts: bool = False
                 f"evidence could not be collected: {words}",
                 "mend what it names, then run the same command again",
             )
-        for host, seen in result.returned.items():
-            if seen.get("schema") != findings.SCHEMA:
-                raise HikeshiError(f"{host} sent evidence of schema {seen.get('schema')!r}; known: {findings.SCHEMA}.")
+        shape.check(result.returned)
         if not state:
             return result.returned
         return {host: {**seen, "state": _state(Path(exchange), host)} for host, seen in result.returned.items()}
 
 
 def _state(exchange: Path, host: str) -> dict[str, Any]:
-    """Return the state of one host as it came; anything else than mappings of mappings is refused."""
+    """Return the state of one host as it came."""
     try:
-        told = json.loads((exchange / f"{host}.json").read_text(encoding="utf-8"))
-        facts = {str(subject): dict(fields) for subject, fields in told["facts"].items()}
-        texts = {str(path): str(text) for path, text in told["texts"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        told: dict[str, Any] = json.loads((exchange / f"{host}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise HikeshiError(f"{host} did not tell its state: {error}.") from error
-    return {"facts": facts, "texts": texts}
+    shape.check_state(host, told)
+    return told
 
 
 @dataclass
