@@ -143,6 +143,12 @@ def triage_site(
     against: Annotated[
         str, typer.Option(help="Judge drift against this baseline; the newest healthy one when left out.")
     ] = "",
+    deep: Annotated[
+        bool,
+        typer.Option(
+            "--deep", help="Also what is not as its package brought it, and what building would change: a minute."
+        ),
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="All of it, with the evidence and changed lines.")] = False,
     site: SiteOption = None,
     as_json: JsonOption = False,
@@ -153,7 +159,7 @@ def triage_site(
     show.remind(chosen)
     at = clock.typed(since, datetime.now(UTC), chosen.zone) if since else None
     recorded = baseline.read(chosen, against) if against else baseline.newest(chosen)
-    done = look.triage(chosen, against=recorded, since=at)
+    done = look.triage(chosen, against=recorded, since=at, deep=deep)
     if as_json:
         screen.print_json(done.as_data())
     else:

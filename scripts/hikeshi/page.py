@@ -8,15 +8,16 @@ from rich.table import Table
 from hikeshi import screen
 from hikeshi.baseline import Baseline
 from hikeshi.incident import clock
-from hikeshi.look import Triage
+from hikeshi.look import Triage, Wanted
 from hikeshi.screen import line
 from hikeshi.site import Site
 from hikeshi.triage import findings
 from hikeshi.triage.additions import Addition
 from hikeshi.triage.drift import Drift
 from hikeshi.triage.findings import Finding
+from hikeshi.triage.packaged import Altered
 
-FINDINGS, DRIFTS = 12, 8  # lines of each on one page
+FINDINGS, DRIFTS, DEEP = 12, 8, 8  # lines of each on one page
 
 
 def triage(site: Site, done: Triage, *, verbose: bool) -> None:
@@ -24,6 +25,7 @@ def triage(site: Site, done: Triage, *, verbose: bool) -> None:
     _probes(done)
     _findings(site, done, verbose=verbose)
     _drift(site, done, verbose=verbose)
+    _deep(done, verbose=verbose)
     _since(site, done)
     if verbose:
         screen.kept_lines(done.kept)
@@ -104,6 +106,29 @@ def kept_and_drift(against: Baseline | None, kept: Sequence[Addition], drifts: S
 
 def _when(site: Site, item: Drift) -> str:
     return f"{clock.moment(item.changed, site.zone)} · " if item.changed else ""
+
+
+def _deep(done: Triage, *, verbose: bool) -> None:
+    for title, items in (
+        ("not as its package brought it", done.packages),
+        ("building would change", done.desired),
+    ):
+        if items is None:
+            continue
+        lines = [_deep_line(item) for item in items]
+        screen.out.print(
+            f"[bold]{title}[/bold]" + ("" if lines else ": nothing" + (" that was seen" * bool(done.unseen)))
+        )
+        for told in lines if verbose else lines[:DEEP]:
+            screen.out.print(f"  {told}")
+        if not verbose and len(lines) > DEEP:
+            screen.out.print(f"  … and {len(lines) - DEEP} more (--verbose)")
+
+
+def _deep_line(item: Altered | Wanted) -> str:
+    if isinstance(item, Altered):
+        return f"{line(item.host)} · {line(item.path, 200)} · {line(item.words, 300)}"
+    return f"{line(item.host)} · {line(item.role or 'a play')} · {line(item.task, 300)}"
 
 
 def _since(site: Site, done: Triage) -> None:

@@ -152,6 +152,13 @@ class _Addition(BaseModel):
     more: Text
 
 
+class _Altered(BaseModel):
+    path: Text
+    package: Text
+    what: Literal["missing", "changed", "mode", "unreadable"]
+    conffile: Flag
+
+
 class _Unseen(BaseModel):
     source: Text
     why: Text
@@ -176,6 +183,7 @@ class _Evidence(BaseModel):
     abandoned: Annotated[list[_Abandoned], Field(max_length=MOST)]
     errors: Lines
     additions: Annotated[list[_Addition], Field(max_length=MOST)] = []
+    verify: Annotated[list[_Altered], Field(max_length=MOST)] | None = None
     unseen: Annotated[list[_Unseen], Field(max_length=MOST)]
 
 
