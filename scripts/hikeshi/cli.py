@@ -348,6 +348,27 @@ def drill_break(
         screen.say(f"injected {fault.name}")
 
 
+@drill.command("table")
+def drill_table(
+    names: Annotated[list[str] | None, typer.Argument(help="Faults; every one when none is named.")] = None,
+    seed: SeedOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Try each fault alone on the practice site that is up, and write what came of it into docs/faults.md."""
+    from hikeshi.drill import table
+
+    measured = table.measure(names or [], seed)
+    if as_json:
+        screen.print_json(table.as_data(measured))
+    else:
+        for row in measured:
+            screen.out.print(
+                screen.line(f"{row.fault}: found {row.found}, named {row.named}, mended by {row.mended}", 600)
+            )
+    if not table.whole(measured):
+        raise typer.Exit(ExitStatus.FAILED)
+
+
 @drill.command("customers")
 def drill_customers(
     every: Annotated[float, typer.Option(help="Mean seconds between two customers.")] = 2.0,
