@@ -143,6 +143,12 @@ def triage_site(
     against: Annotated[
         str, typer.Option(help="Judge drift against this baseline; the newest healthy one when left out.")
     ] = "",
+    deep: Annotated[
+        bool,
+        typer.Option(
+            "--deep", help="Also what is not as its package brought it, and what building would change: a minute."
+        ),
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="All of it, with the evidence and changed lines.")] = False,
     site: SiteOption = None,
     as_json: JsonOption = False,
@@ -153,7 +159,7 @@ def triage_site(
     show.remind(chosen)
     at = clock.typed(since, datetime.now(UTC), chosen.zone) if since else None
     recorded = baseline.read(chosen, against) if against else baseline.newest(chosen)
-    done = look.triage(chosen, against=recorded, since=at)
+    done = look.triage(chosen, against=recorded, since=at, deep=deep)
     if as_json:
         screen.print_json(done.as_data())
     else:
@@ -209,7 +215,7 @@ def recover_site(
             screen.say("no step is known for this: the whole site would be converged from code, as hikeshi build does")
         for planned in proposed.steps:
             screen.say(
-                f"  {planned.step.kind} · {screen.safe(planned.step.host)} · {screen.safe(planned.step.words, 200)}"
+                f"  {planned.step.kind} · {screen.line(planned.step.host)} · {screen.line(planned.step.words, 200)}"
             )
         if yes or check:
             return True
@@ -229,7 +235,7 @@ def recover_site(
 def show_recovery(done: recover.Recovery, *, plan_only: bool, check: bool) -> None:
     """Print a recovery's result; of a plan or a check, what would be done."""
     for line in done.unseen:
-        screen.out.print(f"not seen: {screen.safe(line, 300)}")
+        screen.out.print(f"not seen: {screen.line(line, 300)}")
     still = done.found if plan_only or check else done.left
     for title, findings in (
         ("found and mended", [item for item in done.found if item not in still]),
@@ -247,19 +253,19 @@ def show_recovery(done: recover.Recovery, *, plan_only: bool, check: bool) -> No
     if check:
         screen.out.print("[bold]steps, none of them taken (--check)[/bold]")
         for item in done.mended:
-            screen.out.print(f"  {screen.safe(item.planned.step.words, 200)}" + ("  would fail" * item.failed))
+            screen.out.print(f"  {screen.line(item.planned.step.words, 200)}" + ("  would fail" * item.failed))
         screen.out.print(f"nothing was changed; {len(done.found)} findings, {len(done.proposed.steps)} steps")
         return
     if done.mended:
         screen.out.print("[bold]steps[/bold]")
         for item in done.mended:
             state = "failed" if item.failed else "changed" if item.changed else "nothing to do"
-            screen.out.print(f"  {item.seconds:5.1f} s  {state:<13} {screen.safe(item.planned.step.words, 200)}")
+            screen.out.print(f"  {item.seconds:5.1f} s  {state:<13} {screen.line(item.planned.step.words, 200)}")
     if done.converged:
         screen.out.print(f"the whole site was converged from code: {done.converged_changes} tasks changed something")
     for title, words in (("put back", done.restored), ("tried, and taken back: it did not help", done.tried)):
         for line in words:
-            screen.out.print(f"[bold]{title}[/bold] {screen.safe(line, 400)}")
+            screen.out.print(f"[bold]{title}[/bold] {screen.line(line, 400)}")
     if done.converge_stopped:
         screen.out.print(f"[bold red]converging stopped[/bold red] at {screen.safe(done.converge_stopped, 1000)}")
     if done.after:
@@ -269,7 +275,7 @@ def show_recovery(done: recover.Recovery, *, plan_only: bool, check: bool) -> No
     blind = f"; {len(done.unseen)} things could not be looked at" if done.unseen else ""
     screen.out.print(f"{verdict} after {done.seconds:.0f} s; {done.changed} changes{blind}")
     if not done.healthy:
-        screen.err.print(f"[bold]next:[/bold]  {screen.safe(done.next_look, 600)}")
+        screen.err.print(f"[bold]next:[/bold]  {screen.line(done.next_look, 600)}")
 
 
 @drill.callback()
@@ -340,6 +346,27 @@ def drill_break(
     )
     for fault in chosen:
         screen.say(f"injected {fault.name}")
+
+
+@drill.command("table")
+def drill_table(
+    names: Annotated[list[str] | None, typer.Argument(help="Faults; every one when none is named.")] = None,
+    seed: SeedOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Try each fault alone on the practice site that is up, and write what came of it into docs/faults.md."""
+    from hikeshi.drill import table
+
+    measured = table.measure(names or [], seed)
+    if as_json:
+        screen.print_json(table.as_data(measured))
+    else:
+        for row in measured:
+            screen.out.print(
+                screen.line(f"{row.fault}: found {row.found}, named {row.named}, mended by {row.mended}", 600)
+            )
+    if not table.whole(measured):
+        raise typer.Exit(ExitStatus.FAILED)
 
 
 @drill.command("customers")

@@ -17,12 +17,14 @@ from hikeshi.files import make_private_folder, write_private
 from hikeshi.incident import show, store
 from hikeshi.incident.journal import explained
 from hikeshi.probes import ProbeResult
+from hikeshi.runner import Event
 from hikeshi.site import Site
 from hikeshi.text import printable
-from hikeshi.triage import additions, drift, findings, plan
+from hikeshi.triage import additions, drift, findings, packaged, plan, shape
 from hikeshi.triage.additions import Addition
 from hikeshi.triage.drift import Drift
 from hikeshi.triage.findings import Finding
+from hikeshi.triage.packaged import Altered
 from hikeshi.triage.plan import Plan
 
 SETTLE_S = 10  # how long a load balancer may take to be green again after something else
@@ -30,11 +32,19 @@ SETTLE_S = 10  # how long a load balancer may take to be green again after somet
 Evidence = Mapping[str, Mapping[str, Any]]  # of all hosts
 
 
-def evidence(site: Site, *, against: Baseline | None = None, texts: bool = False, state: bool = False) -> Evidence:
+def evidence(
+    site: Site,
+    *,
+    against: Baseline | None = None,
+    texts: bool = False,
+    state: bool = False,
+    packages: bool = False,
+) -> Evidence:
     """Collect the evidence of every host of the site; raise when a host cannot be looked at.
 
     With `state` the evidence of each host has its whole state under that key, with `texts` also those of ordinary files
     that `against` does not know. They go past Ansible's events and the journal: texts of files belong into neither.
+    With `packages` it says which files are not as their packages brought them, which takes up to a minute.
     """
     make_private_folder(site.records)
     with tempfile.TemporaryDirectory(dir=site.records, prefix=".exchange-") as exchange:
@@ -47,6 +57,8 @@ def evidence(site: Site, *, against: Baseline | None = None, texts: bool = False
                     json.dumps({"key": baseline.key(site), "texts": texts, "known": known}),
                 )
             extra = {"evidence_exchange": exchange}
+        if packages:
+            extra["evidence_packages"] = True
         with screen.run_progress("looking at every host (changes nothing)") as progress:
             result = runner.run(site, "collect-evidence.yml", verb="evidence", extra=extra, listen=progress)
         if result.unreachable:
@@ -61,23 +73,29 @@ def evidence(site: Site, *, against: Baseline | None = None, texts: bool = False
                 f"evidence could not be collected: {words}",
                 "mend what it names, then run the same command again",
             )
-        for host, seen in result.returned.items():
-            if seen.get("schema") != findings.SCHEMA:
-                raise HikeshiError(f"{host} sent evidence of schema {seen.get('schema')!r}; known: {findings.SCHEMA}.")
+        shape.check(result.returned)
         if not state:
             return result.returned
         return {host: {**seen, "state": _state(Path(exchange), host)} for host, seen in result.returned.items()}
 
 
 def _state(exchange: Path, host: str) -> dict[str, Any]:
-    """Return the state of one host as it came; anything else than mappings of mappings is refused."""
+    """Return the state of one host as it came."""
     try:
-        told = json.loads((exchange / f"{host}.json").read_text(encoding="utf-8"))
-        facts = {str(subject): dict(fields) for subject, fields in told["facts"].items()}
-        texts = {str(path): str(text) for path, text in told["texts"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        told: dict[str, Any] = json.loads((exchange / f"{host}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise HikeshiError(f"{host} did not tell its state: {error}.") from error
-    return {"facts": facts, "texts": texts}
+    shape.check_state(host, told)
+    return told
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One task by which building from code would change something on a host."""
+
+    host: str
+    role: str
+    task: str
 
 
 @dataclass
@@ -95,6 +113,8 @@ class Triage:
     against: Baseline | None = None
     unseen: list[str] = field(default_factory=list)
     kept: list[Addition] = field(default_factory=list)
+    packages: list[Altered] | None = None  # not as their packages brought them; None: not asked
+    desired: list[Wanted] | None = None  # tasks by which building would change something; None: not asked
     since: str = ""  # when the earlier look was that this one is compared with
     new: list[str] = field(default_factory=list)  # findings that the earlier look did not have: host and id
     gone: list[str] = field(default_factory=list)
@@ -112,7 +132,9 @@ class Triage:
         the finding that explains it, or null}]; plan: [{host, role, step, kind, args, late, findings: [id]}]; baseline:
         {name, at} or null: drift was judged without one; drift: [{host, subject, before, after, near, changed,
         words, text: [line of the difference]}], before or after null where there is none; kept: [{host, subject,
-        words}]; unseen: [sentence]; since, new, gone: against an earlier look, or "", [], [].
+        words}]; packages: [{host, path, package, what, conffile}], files that are not as their package brought them,
+        and desired: [{host, role, task}], what building would change, both null unless --deep asked; unseen:
+        [sentence]; since, new, gone: against an earlier look, or "", [], [].
         """
         because = {id(item): cause.id for cause, symptoms in findings.fold(self.found) for item in symptoms}
         return {
@@ -127,6 +149,8 @@ class Triage:
             "baseline": {"name": self.against.name, "at": self.against.at.isoformat()} if self.against else None,
             "drift": [drift_data(item, self.texts) for item in self.drift],
             "kept": [asdict(item) for item in self.kept],
+            "packages": None if self.packages is None else [asdict(item) for item in self.packages],
+            "desired": None if self.desired is None else [asdict(item) for item in self.desired],
             "unseen": self.unseen,
             "since": self.since,
             "new": self.new,
@@ -168,14 +192,18 @@ def probe_all(
     return results
 
 
-def triage(site: Site, *, against: Baseline | None, since: datetime | None = None) -> Triage:
-    """Look at a site and judge what is seen; nothing is changed, so only probes that leave nothing behind are run."""
+def triage(site: Site, *, against: Baseline | None, since: datetime | None = None, deep: bool = False) -> Triage:
+    """Look at a site and judge what is seen; nothing is changed, so only probes that leave nothing behind are run.
+
+    With `deep` also compare it with its packages and with what building would make of it, which takes a minute.
+    """
     began = time.monotonic()
     done = Triage(site.name, datetime.now(UTC).isoformat(timespec="seconds"), against=against)
     harmless = [probe.id for probe in site.data.probes if not probe.effects]
     with ThreadPoolExecutor(1) as eyes:
         seen = eyes.submit(lambda: probes.run(site, "customer", harmless) if harmless else [])
-        told = evidence(site, against=against, texts=against is not None, state=against is not None)
+        whole = against is not None
+        told = evidence(site, against=against, texts=whole, state=whole, packages=deep)
         done.probes = seen.result()
     for item in done.probes:
         screen.probe_line(item)
@@ -183,6 +211,10 @@ def triage(site: Site, *, against: Baseline | None, since: datetime | None = Non
     done.proposed = plan.make(done.found, told)
     if against:
         done.drift, done.texts = drifted(against, told)
+    if deep:
+        done.packages = packaged.find(told)
+        done.desired, stopped = desired(site)
+        done.unseen += stopped
     if since:
         _compare(site, done, since)
     done.seconds = time.monotonic() - began
@@ -190,6 +222,30 @@ def triage(site: Site, *, against: Baseline | None, since: datetime | None = Non
         show.note_probes(site, "customer", done.probes)
     note_findings(site, done.found, done.unseen, done.kept, done.drift)
     return done
+
+
+def desired(site: Site) -> tuple[list[Wanted], list[str]]:
+    """Return what building from code would change, and in sentences where it could not be tried to its end."""
+    found: dict[Wanted, None] = {}
+    with screen.run_progress("trying what building would change (changes nothing)") as progress:
+
+        def listen(event: Event) -> None:
+            if event.outcome == "changed":  # not shown as it comes: it was not
+                found[Wanted(event.host, event.role, event.task)] = None
+            else:
+                progress(event)
+
+        try:
+            result = runner.run(site, "build-site.yml", verb="triage", check=True, listen=listen)
+        except HikeshiError as problem:  # a variable is missing, say: what was seen of the hosts stands all the same
+            return [], [f"what building would change: {problem.message}"]
+    stopped = [
+        f"{event.host}: what building would change after “{event.task}” of {event.role or 'a play'}: {event.message}"
+        for event in result.failures
+    ]
+    if not result.ok and not stopped:
+        stopped = [f"what building would change: {result.output[-400:]}"]
+    return sorted(found, key=lambda item: item.host), stopped
 
 
 def record(site: Site, *, why: str | None = None) -> Baseline:

@@ -8,15 +8,16 @@ from rich.table import Table
 from hikeshi import screen
 from hikeshi.baseline import Baseline
 from hikeshi.incident import clock
-from hikeshi.look import Triage
-from hikeshi.screen import safe
+from hikeshi.look import Triage, Wanted
+from hikeshi.screen import line
 from hikeshi.site import Site
 from hikeshi.triage import findings
 from hikeshi.triage.additions import Addition
 from hikeshi.triage.drift import Drift
 from hikeshi.triage.findings import Finding
+from hikeshi.triage.packaged import Altered
 
-FINDINGS, DRIFTS = 12, 8  # lines of each on one page
+FINDINGS, DRIFTS, DEEP = 12, 8, 8  # lines of each on one page
 
 
 def triage(site: Site, done: Triage, *, verbose: bool) -> None:
@@ -24,23 +25,24 @@ def triage(site: Site, done: Triage, *, verbose: bool) -> None:
     _probes(done)
     _findings(site, done, verbose=verbose)
     _drift(site, done, verbose=verbose)
+    _deep(done, verbose=verbose)
     _since(site, done)
     if verbose:
         screen.kept_lines(done.kept)
-    for line in done.unseen if verbose else done.unseen[:3]:
-        screen.out.print(f"not seen: {safe(line, 300)}")
+    for words in done.unseen if verbose else done.unseen[:3]:
+        screen.out.print(f"not seen: {line(words, 300)}")
     if not verbose and len(done.unseen) > 3:
         screen.out.print(f"… and {len(done.unseen) - 3} more things were not seen (--verbose)")
     verdict = "[bold green]nothing is wrong[/bold green]" if done.healthy else "[bold red]not healthy[/bold red]"
     screen.out.print(f"{verdict}; looked at in {done.seconds:.1f} s")
-    for line in _next(site, done):
-        screen.err.print(f"[bold]next:[/bold]  {line}")
+    for words in _next(site, done):
+        screen.err.print(f"[bold]next:[/bold]  {words}")
 
 
 def _probes(done: Triage) -> None:
     red = [item for item in done.probes if not item.passed]
     for item in red:
-        screen.out.print(f"[bold red]red[/bold red] {safe(item.title, 100)}: {safe(item.seen, 300)}")
+        screen.out.print(f"[bold red]red[/bold red] {line(item.title, 100)}: {line(item.seen, 300)}")
     if done.probes and not red:
         screen.out.print(f"[green]{len(done.probes)} probes green[/green] (only those that leave nothing behind)")
 
@@ -53,12 +55,12 @@ def _findings(site: Site, done: Triage, *, verbose: bool) -> None:
     for column in ("the customer", "host", "what is wrong", "mended by"):
         table.add_column(column, overflow="fold")
     for finding, symptoms in folded if verbose else folded[:FINDINGS]:
-        words = safe(finding.cause, 300)
+        words = line(finding.cause, 300)
         if symptoms:
-            words += "".join(f"\n  so {safe(item.cause, 200)}" for item in symptoms)
+            words += "".join(f"\n  so {line(item.cause, 200)}" for item in symptoms)
         if verbose:
-            words += f"\n  seen: {safe(finding.quote, 300)}"
-        table.add_row(finding.effect.words, safe(finding.host), words, safe(_mended_by(site, finding), 200))
+            words += f"\n  seen: {line(finding.quote, 300)}"
+        table.add_row(finding.effect.words, line(finding.host), words, line(_mended_by(site, finding), 200))
     screen.out.print(table)
     if not verbose and len(folded) > FINDINGS:
         screen.out.print(f"… and {len(folded) - FINDINGS} more (--verbose)")
@@ -81,10 +83,10 @@ def _drift(site: Site, done: Triage, *, verbose: bool) -> None:
     screen.out.print(f"[bold]{len(done.drift)} things differ from the baseline of {at}[/bold]")
     for item in done.drift if verbose else done.drift[:DRIFTS]:
         screen.out.print(
-            f"  {safe(item.host)} · {safe(item.subject, 200)} · {_when(site, item)}{safe(item.words, 300)}"
+            f"  {line(item.host)} · {line(item.subject, 200)} · {_when(site, item)}{line(item.words, 300)}"
         )
-        for line in done.texts.get((item.host, item.subject), []) if verbose else []:
-            screen.out.print(f"      {safe(line, 300)}")
+        for changed in done.texts.get((item.host, item.subject), []) if verbose else []:
+            screen.out.print(f"      {line(changed, 300)}")
     if not verbose and len(done.drift) > DRIFTS:
         screen.out.print(f"  … and {len(done.drift) - DRIFTS} more (--verbose)")
 
@@ -97,7 +99,7 @@ def kept_and_drift(against: Baseline | None, kept: Sequence[Addition], drifts: S
         return
     screen.out.print("[bold]changed since the baseline, and left as it is[/bold]")
     for item in drifts[:DRIFTS]:
-        screen.out.print(f"  {safe(item.host)} · {safe(item.subject, 200)} · {safe(item.words, 300)}")
+        screen.out.print(f"  {line(item.host)} · {line(item.subject, 200)} · {line(item.words, 300)}")
     if len(drifts) > DRIFTS:
         screen.out.print(f"  … and {len(drifts) - DRIFTS} more: hikeshi triage --verbose")
 
@@ -106,23 +108,46 @@ def _when(site: Site, item: Drift) -> str:
     return f"{clock.moment(item.changed, site.zone)} · " if item.changed else ""
 
 
+def _deep(done: Triage, *, verbose: bool) -> None:
+    for title, items in (
+        ("not as its package brought it", done.packages),
+        ("building would change", done.desired),
+    ):
+        if items is None:
+            continue
+        lines = [_deep_line(item) for item in items]
+        screen.out.print(
+            f"[bold]{title}[/bold]" + ("" if lines else ": nothing" + (" that was seen" * bool(done.unseen)))
+        )
+        for told in lines if verbose else lines[:DEEP]:
+            screen.out.print(f"  {told}")
+        if not verbose and len(lines) > DEEP:
+            screen.out.print(f"  … and {len(lines) - DEEP} more (--verbose)")
+
+
+def _deep_line(item: Altered | Wanted) -> str:
+    if isinstance(item, Altered):
+        return f"{line(item.host)} · {line(item.path, 200)} · {line(item.words, 300)}"
+    return f"{line(item.host)} · {line(item.role or 'a play')} · {line(item.task, 300)}"
+
+
 def _since(site: Site, done: Triage) -> None:
     if not done.since:
         return
-    screen.out.print(f"[bold]since the look of {safe(done.since)}[/bold]")
+    screen.out.print(f"[bold]since the look of {line(done.since)}[/bold]")
     for title, names in (("new", done.new), ("gone", done.gone)):
         for name in names:
-            screen.out.print(f"  {title}: {safe(name, 300)}")
+            screen.out.print(f"  {title}: {line(name, 300)}")
     if not done.new and not done.gone:
         screen.out.print("  the same findings")
 
 
 def _next(site: Site, done: Triage) -> list[str]:
     if done.found:
-        return [f"hikeshi recover --plan --site {safe(site.name)}"]
+        return [f"hikeshi recover --plan --site {line(site.name)}"]
     if not done.healthy:
         suspects = " (no rule says why: the newest differences above are where to look)" if done.drift else ""
-        return [f"hikeshi recover --site {safe(site.name)}{suspects}"]
+        return [f"hikeshi recover --site {line(site.name)}{suspects}"]
     return []
 
 
@@ -132,11 +157,11 @@ def baselines(site: Site, records: Sequence[Baseline], *, as_json: bool) -> None
         screen.print_json([baseline_data(item) for item in records])
         return
     if not records:
-        screen.out.print(f"no baseline of site {safe(site.name)}: hikeshi baseline, when it is healthy")
+        screen.out.print(f"no baseline of site {line(site.name)}: hikeshi baseline, when it is healthy")
     for item in records:
-        state = "healthy" if item.healthy else f"not healthy: {safe(item.why, 200)}"
+        state = "healthy" if item.healthy else f"not healthy: {line(item.why, 200)}"
         at = f"{item.at.astimezone(site.zone):%Y-%m-%d %H:%M}"
-        screen.out.print(f"{safe(item.name)} · {at} · {', '.join(map(safe, item.hosts))} · {safe(item.by)} · {state}")
+        screen.out.print(f"{line(item.name)} · {at} · {', '.join(map(line, item.hosts))} · {line(item.by)} · {state}")
 
 
 def baseline_data(item: Baseline) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +16,7 @@ from hikeshi.incident.stages import Stages
 from hikeshi.probes import ProbeResult
 from hikeshi.runner import Event, RunResult
 from hikeshi.site import Site
-from hikeshi.triage import additions, restore
+from hikeshi.triage import additions, restore, shape
 from hikeshi.triage import findings as triage
 from hikeshi.triage import plan as planning
 from hikeshi.triage.additions import Addition
@@ -167,11 +168,19 @@ def explain(site: Site, result: RunResult, next_command: str) -> None:
     log: list[str] = []
     if not result.unreachable:
         seen = runner.run(site, "collect-evidence.yml", verb="evidence").returned
-        for host in {event.host for event in result.failures}:
-            units = seen.get(host, {}).get("units", {})
-            log += [f"{name}: {line}" for name, unit in units.items() for line in unit["log"][-8:]]
-            log += seen.get(host, {}).get("errors", [])[-5:]
+        with suppress(HikeshiError):  # what cannot be judged explains nothing, and is refused where it is looked at
+            shape.check(seen)
+            log = _last_words(seen, {event.host for event in result.failures})
     screen.failure(site, result, log, next_command)
+
+
+def _last_words(seen: Mapping[str, Mapping[str, Any]], hosts: set[str]) -> list[str]:
+    """Return the last lines of units that do not run, and the last errors, of these hosts."""
+    log: list[str] = []
+    for host in sorted(hosts & seen.keys()):
+        log += [f"{name}: {line}" for name, unit in seen[host]["units"].items() for line in unit["log"][-8:]]
+        log += seen[host]["errors"][-5:]
+    return log
 
 
 def recover(

@@ -22,7 +22,7 @@ from hikeshi.runner import Event, RunResult
 from hikeshi.site import Site
 from hikeshi.surge import LATE_S, Surge
 from hikeshi.surge import Step as SurgeStep
-from hikeshi.text import printable
+from hikeshi.text import one_line, printable
 from hikeshi.triage.additions import Addition
 from hikeshi.triage.findings import Finding, Step
 from hikeshi.triage.plan import Plan
@@ -112,13 +112,21 @@ def printing() -> Iterator[None]:
         ) from error
 
 
-out = _Out(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH, soft_wrap=not sys.stdout.isatty())
-err = _Err(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+# Highlights and emoji are rich's reading of a text.
+out = _Out(
+    highlight=False, emoji=False, width=None if sys.stdout.isatty() else PIPE_WIDTH, soft_wrap=not sys.stdout.isatty()
+)
+err = _Err(stderr=True, highlight=False, emoji=False, soft_wrap=not sys.stderr.isatty())
 
 
 def safe(text: object, limit: int = 2000) -> str:
     """Return text that neither the terminal nor rich interprets."""
     return escape(printable(text, limit))
+
+
+def line(text: object, limit: int = 2000) -> str:
+    """Return the same within one line: a name that has a line end in it makes no line of its own."""
+    return escape(one_line(text, limit))
 
 
 def print_json(data: Any) -> None:
@@ -187,7 +195,7 @@ def run_progress(title: str) -> Iterator[RunProgress]:
 def probe_line(result: ProbeResult) -> None:
     """Show one probe's verdict as progress."""
     verdict = "[bold green]green[/bold green]" if result.passed else "[bold red]red  [/bold red]"
-    say(f"{verdict} {safe(result.view)} · {safe(result.title)} · {safe(result.seen, 500)} · {result.seconds:.1f} s")
+    say(f"{verdict} {line(result.view)} · {line(result.title)} · {line(result.seen, 500)} · {result.seconds:.1f} s")
 
 
 def surge_begins(step: SurgeStep) -> None:
@@ -232,13 +240,13 @@ def _seconds(seconds: float | None) -> str:
 
 def finding_line(finding: Finding) -> None:
     """Show one finding as progress: what it means for the customer, then the cause."""
-    words = f"{safe(finding.host)} · {safe(finding.cause, 300)}"
+    words = f"{line(finding.host)} · {line(finding.cause, 300)}"
     say(f"[yellow]found[/yellow] the customer {finding.effect.words} · {words}")
 
 
 def step_line(number: int, count: int, step: Step) -> None:
     """Show that a step of the plan begins."""
-    say(f"[bold]step {number}/{count}[/bold] {safe(step.host)} · {step.kind} · {safe(step.words, 200)}")
+    say(f"[bold]step {number}/{count}[/bold] {line(step.host)} · {step.kind} · {line(step.words, 200)}")
 
 
 def probe_table(results: Sequence[ProbeResult]) -> None:
@@ -248,7 +256,7 @@ def probe_table(results: Sequence[ProbeResult]) -> None:
         table.add_column(column, justify="right" if column == "s" else "left", overflow="fold")
     for item in results:
         verdict = "[green]green[/green]" if item.passed else "[bold red]red[/bold red]"
-        table.add_row(safe(item.id), safe(item.view), verdict, safe(item.seen, 500), f"{item.seconds:.1f}")
+        table.add_row(line(item.id), line(item.view), verdict, line(item.seen, 500), f"{item.seconds:.1f}")
     out.print(table)
 
 
@@ -258,7 +266,7 @@ def findings_table(findings: Sequence[Finding]) -> None:
     for column in ("the customer", "host", "cause", "seen"):
         table.add_column(column, overflow="fold")
     for item in findings:
-        table.add_row(item.effect.words, safe(item.host), safe(item.cause, 300), safe(item.quote, 300))
+        table.add_row(item.effect.words, line(item.host), line(item.cause, 300), line(item.quote, 300))
     out.print(table)
 
 
@@ -270,7 +278,7 @@ def plan_table(plan: Plan) -> None:
     for number, planned in enumerate(plan.steps, 1):
         why = "; ".join(dict.fromkeys(finding.cause for finding in planned.findings))
         table.add_row(
-            str(number), safe(planned.step.host), planned.step.kind, safe(planned.step.words, 300), safe(why, 400)
+            str(number), line(planned.step.host), planned.step.kind, line(planned.step.words, 300), line(why, 400)
         )
     out.print(table)
 
@@ -281,7 +289,7 @@ def kept_lines(kept: Sequence[Addition]) -> None:
         return
     out.print("[bold]kept as they are[/bold]")
     for item in kept[:KEPT_LINES]:
-        out.print(f"  {safe(item.host)} · {safe(item.subject, 200)} · {safe(item.words, 300)}")
+        out.print(f"  {line(item.host)} · {line(item.subject, 200)} · {line(item.words, 300)}")
     if len(kept) > KEPT_LINES:
         out.print(f"  … and {len(kept) - KEPT_LINES} more; --json names them all")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 HIDDEN = "[hidden]"
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _SECRET_KEY = re.compile(r"(?i)(passw|secret|token|api_?key|private_?key|credential)")
 _LINE = 16  # characters; a shorter line of a secret says little, and would hide what is none
 _SHORTEST = 6  # characters; shorter values would hide half of every text and are left to their keys
@@ -19,6 +19,11 @@ def printable(text: object, limit: int = 2000) -> str:
     """Return text with control and direction-changing characters shown as escapes, cut at `limit` characters."""
     shown = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", str(text).replace("\r\n", "\n"))
     return shown if len(shown) <= limit else f"{shown[:limit]}… ({len(shown) - limit} more characters)"
+
+
+def one_line(text: object, limit: int = 2000) -> str:
+    """Return printable text in which line ends and tabs are escapes, too: what a host says makes no line of its own."""
+    return printable(text, limit).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def well_formed(text: str) -> str:
@@ -60,12 +65,18 @@ class Redactor:
             return self.text(value)
         if isinstance(value, dict):
             return {
-                self.text(str(key)): HIDDEN if _SECRET_KEY.search(str(key)) and item else self.data(item)
+                self.text(str(key)): HIDDEN if item and _names_secret(str(key), item) else self.data(item)
                 for key, item in value.items()
             }
         if isinstance(value, list | tuple):
             return [self.data(item) for item in value]
         return value
+
+
+def _names_secret(key: str, item: object) -> bool:
+    """Say whether a key names a secret. A unit or a file that is called like one, and what is known of it, does not."""
+    thing = isinstance(item, dict | list) and ("/" in key or "." in key)
+    return not thing and bool(_SECRET_KEY.search(key))
 
 
 def _base64_parts(secret: str) -> Iterable[str]:

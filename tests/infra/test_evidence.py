@@ -538,3 +538,27 @@ def test_saving_needs_to_be_told_what(apply: Apply) -> None:
     assert refused.status != 0
     assert "missing required arguments: evidence_spools" in refused.output
     assert apply("evidence", "save", evidence_units=["nginx.service"], evidence_spools=[]).changed == 0
+
+
+@pytest.mark.at_rest
+def test_what_is_not_as_its_package_brought_it_is_told_when_asked(host: Host) -> None:
+    assert "verify" not in look()
+    must(
+        host,
+        "cp -p /etc/nginx/mime.types /usr/share/base-files/motd /root; "
+        "echo '# more' >> /etc/nginx/mime.types; rm /usr/share/base-files/motd",
+    )
+    try:
+        seen = handed_over("converge.yml", evidence_packages=True)
+    finally:
+        must(
+            host,
+            "mv /root/mime.types /etc/nginx/mime.types; mv /root/motd /usr/share/base-files/motd",
+        )
+    told = {item["path"]: item for item in seen["verify"]}
+    assert told["/usr/share/base-files/motd"] == {
+        "path": "/usr/share/base-files/motd", "package": "base-files", "what": "missing", "conffile": False,
+    }  # fmt: skip
+    assert told["/etc/nginx/mime.types"] == {
+        "path": "/etc/nginx/mime.types", "package": "nginx-common", "what": "changed", "conffile": True,
+    }  # fmt: skip

@@ -19,12 +19,15 @@ class Runs:
         self.asked: list[tuple[str, dict[str, Any], bool]] = []
         self.evidence: list[dict[str, Any]] = [HEALTHY]
         self.failures: dict[str, list[Event]] = {}
+        self.events: dict[str, list[Event]] = {}
         self.state: dict[str, Any] = {"facts": {}, "texts": {}}
         self.asked_state: list[dict[str, Any]] = []
 
-    def __call__(self, site: Site, playbook: str, *, extra: Any = None, check: bool = False, **_: Any) -> RunResult:
+    def __call__(self, site: Site, playbook: str, *, extra: Any = None, check: bool = False, **more: Any) -> RunResult:
         self.asked.append((playbook, extra or {}, check))
         failures = self.failures.get(playbook, [])
+        for event in self.events.get(playbook, []):
+            more["listen"](event)
         returned = {}
         if playbook == "collect-evidence.yml" and not failures:
             returned = {"web1": self.evidence.pop(0) if len(self.evidence) > 1 else self.evidence[0]}

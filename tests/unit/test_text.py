@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hikeshi.screen import safe
-from hikeshi.text import HIDDEN, Redactor, printable, well_formed
+from hikeshi.text import HIDDEN, Redactor, one_line, printable, well_formed
 
 
 @given(st.text())
@@ -44,6 +44,23 @@ def test_known_secrets_and_secret_keys_are_hidden() -> None:
         "list": [HIDDEN, 3],
         "token": "",
     }
+
+
+def test_a_unit_or_file_that_is_called_like_a_secret_is_none() -> None:
+    told = {
+        "systemd-ask-password-wall.service": {"log": ["no"]},
+        "/etc/tokens": {"password": "x"},
+        "secret.example": ["::1"],
+    }
+    assert Redactor([]).data(told) == {**told, "/etc/tokens": {"password": HIDDEN}}
+    assert Redactor([]).data({"secrets": {"a": "x"}, "app.password": "x"}) == {
+        "secrets": HIDDEN,
+        "app.password": HIDDEN,
+    }
+
+
+def test_one_line_is_one_line() -> None:
+    assert one_line("a\r\nb\tc\u2028d\x1b") == "a\\nb\\tc\\x2028d\\x1b"
 
 
 @given(st.text(min_size=6), st.recursive(st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))

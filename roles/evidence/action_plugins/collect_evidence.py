@@ -31,6 +31,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         result: dict[str, Any] = super().run(tmp, task_vars)
         result.update(self._execute_module(module_args=arguments, task_vars=task_vars))
         result.pop("invocation", None)
+        if not isinstance(result.get("hikeshi"), dict) and not (result.get("failed") or result.get("unreachable")):
+            # Else the site would be judged without this host, and be found healthy.
+            result |= {"failed": True, "msg": "the host answered without any evidence"}
         if isinstance(result.get("hikeshi"), dict):
             state = result["hikeshi"].pop("state", None)
             if exchange and state is not None:

@@ -45,6 +45,10 @@ Collecting is dumb: it says what is there, never what it means. Schema 1 of the 
     additions  [{kind, name, more}]: what neither a role nor a Debian package put there, at most 100: a file or a link
                (more: its target) in a directory that a role fills; a package's setting that was changed (more: the
                package); a user who can log in (more: uid and shell)
+    verify     [{path, package, what, conffile}], only where asked for (`packages`), null where dpkg did not answer:
+               files that are not as their package brought them, at most 200, missing and changed ones first, settings
+               (conffile) last; what: missing, changed (its content), mode (no ordinary file any more), unreadable;
+               package: "" where that is not known
     unseen     [{source, why}]: what could not be read
 
 Names are text: a byte that is no UTF-8 is written as \\xNN.
@@ -73,6 +77,7 @@ COMMAND_TIMEOUT_S = 5
 ANSWER_TIMEOUT_S = 3
 ANSWER_LIMIT = 64 << 10
 REACH_TIMEOUT_S, ADDRESSES_LIMIT = 3, 8
+VERIFY_TIMEOUT_S, VERIFY_LIMIT = 60, 200  # dpkg reads every file of every package: 6 to 12 s on a small host
 OUTPUT_LIMIT = 1000000
 LINE_LIMIT = 300
 FILE_LIMIT = 20000
@@ -139,11 +144,12 @@ class Collector:
         """Note a source as unseen."""
         self.unseen.append({"source": source[:LINE_LIMIT], "why": why.strip()[:LINE_LIMIT]})
 
-    def command(self, *words, source="", keep=()):
+    def command(self, *words, source="", keep=(), timeout_s=None):
         """Run a reading command; return (exit status, output, errors), or None when it cannot be run in time.
 
         `keep`: file descriptors that it inherits.
         """
+        timeout_s = timeout_s or COMMAND_TIMEOUT_S
         source = source or " ".join(words[:3])
         environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "SYSTEMD_PAGER": "cat"}
         try:
@@ -155,7 +161,7 @@ class Collector:
             self.note(source, error.strerror)
             return None
         with process:
-            told, why = listen(process)
+            told, why = listen(process, timeout_s)
             if why:
                 os.killpg(process.pid, signal.SIGKILL)  # with whatever it started
                 self.note(source, why)
@@ -681,11 +687,38 @@ class Collector:
     def packaged(self, paths):
         """Return those of these paths that a package owns, under either name where /lib is /usr/lib."""
         names = {path: [path, path.removeprefix("/usr")] for path in paths}
-        wanted = sorted({re.sub(r"([\\*?[])", r"\\\1", name) for both in names.values() for name in both})[:TREE_LIMIT]
+        owned = self.owners({name for both in names.values() for name in both}).keys()
+        return {path for path, both in names.items() if owned & set(both)}
+
+    def owners(self, names):
+        """Return the packages that own these names: name → packages, "" where one moved it aside for another."""
+        wanted = sorted(re.sub(r"([\\*?[])", r"\\\1", name) for name in names)[:TREE_LIMIT]
         # Exit status 1: some belong to none.
         told = self.command("dpkg-query", "--search", "--", *wanted) if wanted else None
-        owned = {line.partition(": ")[2] for line in told[1].splitlines()} if told else set()
-        return {path for path, both in names.items() if owned & set(both)}
+        found = {}
+        for line in told[1].splitlines() if told else ():
+            packages, _, name = line.partition(": ")
+            found[name] = found.get(name) or (
+                "" if packages.startswith(("diversion by ", "local diversion")) else packages
+            )
+        return found
+
+    def verify(self):
+        """Return the files that are not as their package brought them; None where dpkg does not say."""
+        told = self.command(
+            "dpkg", "--verify-format", "rpm", "--verify", source="dpkg --verify", timeout_s=VERIFY_TIMEOUT_S
+        )
+        if told is None:
+            return None
+        if told[0] not in (0, 1):
+            self.note("dpkg --verify", told[2] or f"it ended with status {told[0]}")
+            return None
+        found = verified(told[1])
+        if len(found) > VERIFY_LIMIT:
+            self.note("dpkg --verify", f"{len(found)} files, of which {VERIFY_LIMIT} are told")
+        found = found[:VERIFY_LIMIT]
+        packages = self.owners({item["path"] for item in found})
+        return [{**item, "package": packages.get(item["path"], "")[:LINE_LIMIT]} for item in found]
 
     def people(self, own):
         """Return the accounts of this host that a person may log in with, but for these."""
@@ -701,11 +734,11 @@ class Collector:
         return found
 
 
-def listen(process):
+def listen(process, timeout_s):
     """Return what a process writes until it ends; of one that takes too long or says too much, why it was given up."""
     told = {process.stdout: b"", process.stderr: b""}
-    end = time.monotonic() + COMMAND_TIMEOUT_S
-    late = f"no answer within {COMMAND_TIMEOUT_S} s"
+    end = time.monotonic() + timeout_s
+    late = f"no answer within {timeout_s} s"
     with selectors.DefaultSelector() as open_ends:
         for pipe in told:
             open_ends.register(pipe, selectors.EVENT_READ)
@@ -755,6 +788,22 @@ def environment(text):
 def quoted(value):
     """Return a value as the option files of MariaDB's clients hold it."""
     return '"' + re.sub(r'(["\\])', r"\\\1", value).replace("\n", r"\n") + '"'
+
+
+def verified(told):
+    """Return what `dpkg --verify` says, settings last: nine marks or "missing", c for a setting, and the path."""
+    found = []
+    for line in told.splitlines():
+        marks = re.fullmatch(r"(missing  |[?.SM5DLUGTPC]{9}) ([c ]) (/.*)", line)
+        if not marks:
+            continue
+        missing, path = marks[1].startswith("missing"), marks[3]
+        # Why it cannot be seen, where it may well be there.
+        hidden = re.fullmatch(r"(/.*) \(([^()]+)\)", path) if missing else None
+        what = "unreadable" if hidden else "missing" if missing else "mode" if marks[1][1] == "M" else "changed"
+        found.append({"path": hidden[1] if hidden else path, "what": what, "conffile": marks[2] == "c"})
+    order = ("missing", "changed", "mode", "unreadable")
+    return sorted(found, key=lambda item: (item["conffile"], order.index(item["what"]), item["path"]))
 
 
 def lines(text):
@@ -957,6 +1006,7 @@ def main():
         argument_spec={
             "subjects": {"type": "list", "elements": "dict", "default": []},
             "state": {"type": "dict", "options": state},
+            "packages": {"type": "bool", "default": False},
             "root": {"type": "str", "default": "/"},
         },
         supports_check_mode=True,
@@ -970,6 +1020,8 @@ def main():
     collector = Collector()
     # Of a disk that is mounted here, what runs here says nothing.
     evidence = collect(collector, subjects, hikeshi_state) if live else heading(subjects)
+    if live and module.params["packages"]:
+        evidence["verify"] = collector.verify()
     if state:
         evidence["state"] = hikeshi_state.collect(collector, **state, subjects=subjects, root=root)
     unseen = collector.unseen

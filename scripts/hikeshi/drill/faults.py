@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hikeshi import runner, screen
 from hikeshi.drill import containers
@@ -21,6 +21,7 @@ class FaultData(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     title: str
+    row: str = Field(default="", pattern="^([A-Z][1-9][0-9]?)?$")  # its number in the catalogue of faults
     host: str
     probe: str = ""  # that turns red; none where no customer notices
     subjects: list[str]
@@ -28,6 +29,7 @@ class FaultData(BaseModel):
     excludes: list[str] = []  # faults beside which this one cannot be made
     small_disk: bool = False  # it fills a disk: only one of an instance's `small_disks`
     unnamed: bool = False  # no rule knows it: it is mended through the baseline
+    mendable: bool = True  # false of what only a backup could bring back: it must be reported, and nothing made worse
     choose: dict[str, list[str]] = {}
     variants: list[list[dict[str, str]]]
 

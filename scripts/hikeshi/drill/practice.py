@@ -247,17 +247,23 @@ def score(recovery: Recovery) -> dict[str, Any]:
     return {"faults": rows, "probes_broken": data["probes_before"], "recovery": data}
 
 
-def play(name: str, seed: int | None, release: str) -> dict[str, Any]:
-    """Play a scenario end to end, customers coming all the while: up, break, recover, prove; return the score."""
-    plan = scenario(name)
-    number = draw_seed(seed)
+def whole(release: str) -> Site:
+    """Return the practice site, put up where it is not; one that is broken from an earlier drill is made anew."""
     site, made = up(release)
     if not made:
         red = [item for item in probes.run(site, "customer") if not item.passed]
         if red or faults.injected():
             screen.say("the standing site is broken from an earlier drill; making it anew")
             down()
-            site, made = up(release)
+            site, _ = up(release)
+    return site
+
+
+def play(name: str, seed: int | None, release: str) -> dict[str, Any]:
+    """Play a scenario end to end, customers coming all the while: up, break, recover, prove; return the score."""
+    plan = scenario(name)
+    number = draw_seed(seed)
+    site = whole(release)
     screen.say(f"[bold]{screen.safe(plan.title)}[/bold]: {screen.safe(plan.brief)}")
     screen.say("customers come to the shop")
     customers.start(site, number)
