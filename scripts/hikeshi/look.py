@@ -1,6 +1,8 @@
 """Look at a site and change nothing: the evidence of every host, judged, and beside it what the customer sees."""
 
 import json
+import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +11,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from hikeshi import baseline, probes, runner, screen
 from hikeshi.baseline import Baseline
@@ -25,6 +29,7 @@ from hikeshi.triage.drift import Drift
 from hikeshi.triage.findings import Finding
 from hikeshi.triage.plan import Plan
 
+_EXCHANGE = ".exchange-"
 SETTLE_S = 10  # how long a load balancer may take to be green again after something else
 
 Evidence = Mapping[str, Mapping[str, Any]]  # of all hosts
@@ -37,7 +42,8 @@ def evidence(site: Site, *, against: Baseline | None = None, texts: bool = False
     that `against` does not know. They go past Ansible's events and the journal: texts of files belong into neither.
     """
     make_private_folder(site.records)
-    with tempfile.TemporaryDirectory(dir=site.records, prefix=".exchange-") as exchange:
+    _remove_leftovers(site.records)
+    with tempfile.TemporaryDirectory(dir=site.records, prefix=f"{_EXCHANGE}{os.getpid()}-") as exchange:
         extra: dict[str, Any] = {}
         if state:
             known = {host: sorted(against.known(host)) for host in against.hosts} if against else {}
@@ -67,6 +73,14 @@ def evidence(site: Site, *, against: Baseline | None = None, texts: bool = False
         if not state:
             return result.returned
         return {host: {**seen, "state": _state(Path(exchange), host)} for host, seen in result.returned.items()}
+
+
+def _remove_leftovers(records: Path) -> None:
+    """Remove the folders of looks that were killed before they could: texts of files lie in them."""
+    for left in records.glob(f"{_EXCHANGE}*"):
+        number = left.name.removeprefix(_EXCHANGE).split("-")[0]
+        if number.isdigit() and not psutil.pid_exists(int(number)):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _state(exchange: Path, host: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """`hikeshi baseline` and `hikeshi triage`: words → what is asked → record, page, JSON, exit status."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,14 @@ def test_what_is_recorded_is_private_and_outside_the_journal(
     records = project.root / "incidents"
     assert not [path for path in records.rglob("*") if path.is_file() and b"hi\\n" in path.read_bytes()]
     assert not list(records.rglob(".exchange-*"))
+
+
+def test_what_a_killed_look_left_is_removed(monkeypatch: pytest.MonkeyPatch, healthy: Runs) -> None:
+    left, living = (load().records / f".exchange-{number}-x" for number in (4194303, os.getppid()))
+    for folder in (left, living):
+        folder.mkdir(parents=True)
+    assert hikeshi(monkeypatch, "baseline") == ExitStatus.DONE
+    assert (left.exists(), living.exists()) == (False, True)
 
 
 def test_a_known_text_is_not_sent_again_and_still_kept(monkeypatch: pytest.MonkeyPatch, healthy: Runs) -> None:
