@@ -1,5 +1,6 @@
 """A whole little project in a temporary folder, and a little shop on loopback."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,14 @@ SITE = {
     "views": {"customer": {"url": "http://127.0.0.1:1"}, "direct": {"url": "http://127.0.0.1:1"}},
 }
 PROBES: dict[str, Any] = {"probes": [{"id": "top", "title": "The top page opens", "steps": [{"get": "/"}]}]}
+
+
+@pytest.fixture(autouse=True)
+def open_files() -> Iterator[None]:
+    """Files that a test makes are for all to read unless it says otherwise; the command itself makes private ones."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 class Project:

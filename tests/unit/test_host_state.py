@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,6 @@ KEY = "5eed" * 16
 TEMPLATE = "{{ 'x' | upper }}"
 not_root = pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-
-
-@pytest.fixture(autouse=True)
-def open_files() -> Iterator[None]:
-    """Files that a test makes are for all to read unless it says otherwise, whatever ran before it in this process."""
-    before = os.umask(0o022)
-    yield
-    os.umask(before)
 
 
 @pytest.fixture
