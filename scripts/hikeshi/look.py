@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,13 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from hikeshi import baseline, probes, runner, screen
 from hikeshi.baseline import Baseline
 from hikeshi.errors import HikeshiError, RefusedError, UnreachableError
-from hikeshi.files import make_private_folder, write_private
+from hikeshi.files import make_private_folder, remove_abandoned, write_private
 from hikeshi.incident import show, store
+from hikeshi.incident import state as states
 from hikeshi.incident.journal import explained
 from hikeshi.probes import ProbeResult
 from hikeshi.site import Site
@@ -42,7 +40,7 @@ def evidence(site: Site, *, against: Baseline | None = None, texts: bool = False
     that `against` does not know. They go past Ansible's events and the journal: texts of files belong into neither.
     """
     make_private_folder(site.records)
-    _remove_leftovers(site.records)
+    remove_abandoned(site.records, _EXCHANGE)  # texts of files lie in them
     with tempfile.TemporaryDirectory(dir=site.records, prefix=f"{_EXCHANGE}{os.getpid()}-") as exchange:
         extra: dict[str, Any] = {}
         if state:
@@ -75,14 +73,6 @@ def evidence(site: Site, *, against: Baseline | None = None, texts: bool = False
         return {host: {**seen, "state": _state(Path(exchange), host)} for host, seen in result.returned.items()}
 
 
-def _remove_leftovers(records: Path) -> None:
-    """Remove the folders of looks that were killed before they could: texts of files lie in them."""
-    for left in records.glob(f"{_EXCHANGE}*"):
-        number = left.name.removeprefix(_EXCHANGE).split("-")[0]
-        if number.isdigit() and not psutil.pid_exists(int(number)):
-            shutil.rmtree(left, ignore_errors=True)
-
-
 def _state(exchange: Path, host: str) -> dict[str, Any]:
     """Return the state of one host as it came; anything else than mappings of mappings is refused."""
     try:
@@ -90,7 +80,10 @@ def _state(exchange: Path, host: str) -> dict[str, Any]:
         facts = {str(subject): dict(fields) for subject, fields in told["facts"].items()}
         texts = {str(path): str(text) for path, text in told["texts"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise HikeshiError(f"{host} did not tell its state: {error}.") from error
+        raise HikeshiError(
+            f"{host} did not tell its whole state: {type(error).__name__}: {error}.",
+            "the same command again; if it stays so, look at the host by hand",
+        ) from error
     return {"facts": facts, "texts": texts}
 
 
@@ -191,12 +184,11 @@ def triage(site: Site, *, against: Baseline | None, since: datetime | None = Non
         seen = eyes.submit(lambda: probes.run(site, "customer", harmless) if harmless else [])
         told = evidence(site, against=against, texts=against is not None, state=against is not None)
         done.probes = seen.result()
-    for item in done.probes:
-        screen.probe_line(item)
     done.found, done.unseen, done.kept = findings.judge(told), findings.unreadable(told), additions.find(told)
     done.proposed = plan.make(done.found, told)
     if against:
         done.drift, done.texts = drifted(against, told)
+        done.unseen += not_compared(against, told)
     if since:
         _compare(site, done, since)
     done.seconds = time.monotonic() - began
@@ -250,6 +242,13 @@ def drifted(against: Baseline, told: Evidence) -> tuple[list[Drift], dict[tuple[
     return found, texts
 
 
+def not_compared(against: Baseline, told: Evidence) -> list[str]:
+    """Return, in sentences, the hosts that a baseline knows nothing of."""
+    return [
+        f"{host}: what was changed: it is not in the baseline" for host in sorted(told) if host not in against.hosts
+    ]
+
+
 def note_findings(
     site: Site,
     found: Sequence[Finding],
@@ -276,12 +275,8 @@ def _compare(site: Site, done: Triage, since: datetime) -> None:
             "hikeshi triage, without --since",
         )
     kept = looks[-1].data.get("found")
-    earlier = {
-        f"{item.get('host')} {item.get('id')}": str(item.get("cause"))
-        for item in (kept if isinstance(kept, list) else [])
-        if isinstance(item, dict)
-    }
+    earlier = {f"{item.get('host')} {item.get('id')}" for item in states.dicts(kept)}
     now = {f"{item.host} {item.id}" for item in done.found}
     done.since = looks[-1].at
-    done.new = sorted(now - earlier.keys())
-    done.gone = sorted(earlier.keys() - now)
+    done.new = sorted(now - earlier)
+    done.gone = sorted(earlier - now)

@@ -31,7 +31,7 @@ _TOLD_BY = {
     "state: packages": ("package",), "state: pam": ("pam",), "state: certificates": ("certificate",),
     "state: sysctls": ("sysctl",),
 }  # fmt: skip
-DIFF_LINES = 40
+DIFF_LINES, COMPARED_LINES = 40, 5000
 
 
 @dataclass(frozen=True)
@@ -90,22 +90,37 @@ def compare(
             continue
         if then is None or now is None or _differing(kind, then, now):
             found.append(Drift(host, subject, then, now, _near(subject, subjects)))
-    found = [item for item in found if not _told_by_what_lies_in_it(item, found)]
+    above = _above(found)
+    found = [item for item in found if item.subject not in above or not _is_directory_that_came_or_went(item)]
     return sorted(found, key=lambda drift: (not drift.near, -drift.changed, drift.subject))
 
 
 def difference(before: str, after: str) -> list[str]:
-    """Return how a file's text differs, as a unified difference without its head, at most DIFF_LINES lines."""
-    told = list(difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=1))[2:]
+    """Return how a file's text differs, as a unified difference without its head, at most DIFF_LINES lines.
+
+    Two long texts are not compared: that can take the longer the worse they are meant.
+    """
+    then, now = before.splitlines(), after.splitlines()
+    if len(then) * len(now) > COMPARED_LINES**2:
+        return [f"… {len(then)} lines became {len(now)}: too many to be compared one by one"]
+    told = list(difflib.unified_diff(then, now, lineterm="", n=1))[2:]
     return told if len(told) <= DIFF_LINES else [*told[:DIFF_LINES], f"… and {len(told) - DIFF_LINES} more lines"]
 
 
-def _told_by_what_lies_in_it(item: Drift, found: Sequence[Drift]) -> bool:
-    """Return whether this is a directory that came or went together with something in it."""
+def _is_directory_that_came_or_went(item: Drift) -> bool:
     fields = item.after if item.before is None else item.before if item.after is None else None
-    if fields is None or item.kind != "file" or fields.get("kind") != "directory":
-        return False
-    return any(other.subject.startswith(f"{item.subject}/") for other in found)
+    return fields is not None and item.kind == "file" and fields.get("kind") == "directory"
+
+
+def _above(found: Sequence[Drift]) -> set[str]:
+    """Return the subjects of all directories that something of this lies in."""
+    above: set[str] = set()
+    for item in found:
+        place = item.subject.rpartition("/")[0]
+        while place and place not in above:
+            above.add(place)
+            place = place.rpartition("/")[0]
+    return above
 
 
 def _differing(kind: str, before: Fields, after: Fields) -> list[str]:
