@@ -11,6 +11,7 @@ kept; the newest healthy one is what drift is judged against.
 """
 
 import json
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -27,6 +28,7 @@ from hikeshi.site import Site, shown, site_secrets
 from hikeshi.text import Redactor
 
 SCHEMA = 1
+_KEY = re.compile("[0-9a-f]{64}")
 _TIME = "%Y%m%dT%H%M%S%fZ"
 
 
@@ -45,7 +47,10 @@ class Baseline:
     def text(self, host: str, path: str) -> str | None:
         """Return the text that a file had; None where it was not kept."""
         name = self.hosts.get(host, {}).get("texts", {}).get(path)
-        return (self.folder / "texts" / name).read_text(encoding="utf-8") if name else None
+        try:
+            return (self.folder / "texts" / name).read_text(encoding="utf-8") if name else None
+        except (OSError, ValueError):
+            return None  # somebody took it away; what it was is not known any more
 
     def known(self, host: str) -> dict[str, str]:
         """Return the texts that are kept: beginning of the file's digest → name. These need not be sent again."""
@@ -60,17 +65,28 @@ def folder(site: Site) -> Path:
 
 
 def key(site: Site) -> str:
-    """Return the key of the digests, made with the first record."""
+    """Return the key of the digests, made with the first record; with another one every file would seem changed."""
     path = folder(site) / "key"
     try:
-        return path.read_text(encoding="ascii").strip()
-    except FileNotFoundError:
+        kept = path.read_text(encoding="ascii").strip()
+        if not _KEY.fullmatch(kept):
+            raise ValueError(f"it is {len(kept)} characters long; 64 hexadecimal digits were written")
+        return kept
+    except FileNotFoundError as error:
+        if names(site):
+            raise MisconfiguredError(
+                f"{shown(path)} is missing, and without it nothing can be compared with the baselines beside it.",
+                f"put it back; or begin anew: mv {shown(path.parent)} {shown(path.parent)}.old, then hikeshi baseline",
+            ) from error
         made = secrets.token_hex(32)
         with explained(f"the key of the baselines, {path},", path.parent, "Nothing was recorded."):
             write_private(path, made + "\n")
         return made
     except (OSError, ValueError) as error:
-        raise MisconfiguredError(f"{shown(path)} cannot be read: {error}.", f"ls -l {shown(path)}") from error
+        raise MisconfiguredError(
+            f"{shown(path)} cannot be used: {error}.",
+            f"put it back; or begin anew: mv {shown(path.parent)} {shown(path.parent)}.old, then hikeshi baseline",
+        ) from error
 
 
 def names(site: Site) -> list[str]:
@@ -107,6 +123,7 @@ def newest(site: Site) -> Baseline | None:
     for name in reversed(names(site)):
         found = read(site, name)
         if found.healthy:
+            key(site)  # refuses here what could not be compared later
             return found
     return None
 

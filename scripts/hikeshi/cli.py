@@ -184,8 +184,9 @@ def record_baseline(
     if listing:
         page.baselines(chosen, [baseline.read(chosen, name) for name in baseline.names(chosen)], as_json=as_json)
         return
-    if force and not why.strip():
-        raise UsageError("--force without --why: who reads it later must know.", "hikeshi baseline --force --why WHY")
+    if force != bool(why.strip()):
+        given, missing = ("--force", "--why") if force else ("--why", "--force")
+        raise UsageError(f"{given} without {missing}: the two go together.", "hikeshi baseline --force --why WHY")
     with lock.held(chosen, "baseline"):
         made = look.record(chosen, why=well_formed(why).strip() if force else None)
     if as_json:
@@ -227,12 +228,12 @@ def recover_site(
     if as_json:
         screen.print_json(done.as_data())
     else:
-        show_recovery(done, plan_only=plan, check=check)
+        show_recovery(chosen, done, plan_only=plan, check=check)
     if not plan and not check and not done.healthy:
         raise typer.Exit(ExitStatus.FAILED)
 
 
-def show_recovery(done: recover.Recovery, *, plan_only: bool, check: bool) -> None:
+def show_recovery(site: Site, done: recover.Recovery, *, plan_only: bool, check: bool) -> None:
     """Print a recovery's result; of a plan or a check, what would be done."""
     for line in done.unseen:
         screen.out.print(f"not seen: {screen.line(line, 300)}")
@@ -248,7 +249,7 @@ def show_recovery(done: recover.Recovery, *, plan_only: bool, check: bool) -> No
         screen.out.print("[bold]plan[/bold]")
         screen.plan_table(done.proposed)
         screen.probe_table(done.before)
-        page.kept_and_drift(done.against, done.kept, done.drift)
+        page.kept_and_drift(site, done.kept, done.drift, changed=False)
         return
     if check:
         screen.out.print("[bold]steps, none of them taken (--check)[/bold]")
@@ -263,14 +264,14 @@ def show_recovery(done: recover.Recovery, *, plan_only: bool, check: bool) -> No
             screen.out.print(f"  {item.seconds:5.1f} s  {state:<13} {screen.line(item.planned.step.words, 200)}")
     if done.converged:
         screen.out.print(f"the whole site was converged from code: {done.converged_changes} tasks changed something")
-    for title, words in (("put back", done.restored), ("tried, and taken back: it did not help", done.tried)):
+    for title, words in (("put back, and it helped:", done.restored), ("tried:", done.tried)):
         for line in words:
             screen.out.print(f"[bold]{title}[/bold] {screen.line(line, 400)}")
     if done.converge_stopped:
         screen.out.print(f"[bold red]converging stopped[/bold red] at {screen.safe(done.converge_stopped, 1000)}")
     if done.after:
         screen.probe_table(done.after)
-    page.kept_and_drift(done.against, done.kept, done.drift)
+    page.kept_and_drift(site, done.kept, done.drift, changed=True)
     verdict = "[bold green]healthy[/bold green]" if done.healthy else "[bold red]not healthy[/bold red]"
     blind = f"; {len(done.unseen)} things could not be looked at" if done.unseen else ""
     screen.out.print(f"{verdict} after {done.seconds:.0f} s; {done.changed} changes{blind}")

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 
@@ -44,6 +45,14 @@ def write_private(path: Path, text: str | bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def remove_abandoned(folder: Path, prefix: str) -> None:
+    """Remove temporary folders, named PREFIX, pid, -, anything, of our own processes that were killed too early."""
+    for left in folder.glob(f"{prefix}*"):
+        number = left.name.removeprefix(prefix).split("-")[0]
+        if number.isdigit() and not psutil.pid_exists(int(number)) and left.stat().st_uid == os.geteuid():
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def remove_tree(path: Path) -> None:

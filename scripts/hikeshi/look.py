@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,13 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from hikeshi import baseline, probes, runner, screen
 from hikeshi.baseline import Baseline
 from hikeshi.errors import HikeshiError, RefusedError, UnreachableError
-from hikeshi.files import make_private_folder, write_private
+from hikeshi.files import make_private_folder, remove_abandoned, write_private
 from hikeshi.incident import show, store
+from hikeshi.incident import state as states
 from hikeshi.incident.journal import explained
 from hikeshi.probes import ProbeResult
 from hikeshi.runner import Event
@@ -52,7 +50,7 @@ def evidence(
     With `packages` it says which files are not as their packages brought them, which takes up to a minute.
     """
     make_private_folder(site.records)
-    _remove_leftovers(site.records)
+    remove_abandoned(site.records, _EXCHANGE)  # texts of files lie in them
     with tempfile.TemporaryDirectory(dir=site.records, prefix=f"{_EXCHANGE}{os.getpid()}-") as exchange:
         extra: dict[str, Any] = {}
         if state:
@@ -85,20 +83,15 @@ def evidence(
         return {host: {**seen, "state": _state(Path(exchange), host)} for host, seen in result.returned.items()}
 
 
-def _remove_leftovers(records: Path) -> None:
-    """Remove the folders of looks that were killed before they could: texts of files lie in them."""
-    for left in records.glob(f"{_EXCHANGE}*"):
-        number = left.name.removeprefix(_EXCHANGE).split("-")[0]
-        if number.isdigit() and not psutil.pid_exists(int(number)):
-            shutil.rmtree(left, ignore_errors=True)
-
-
 def _state(exchange: Path, host: str) -> dict[str, Any]:
     """Return the state of one host as it came."""
     try:
         told: dict[str, Any] = json.loads((exchange / f"{host}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise HikeshiError(f"{host} did not tell its state: {error}.") from error
+        raise HikeshiError(
+            f"{host} did not tell its whole state: {type(error).__name__}: {error}.",
+            "the same command again; if it stays so, look at the host by hand",
+        ) from error
     shape.check_state(host, told)
     return told
 
@@ -219,12 +212,11 @@ def triage(site: Site, *, against: Baseline | None, since: datetime | None = Non
         whole = against is not None
         told = evidence(site, against=against, texts=whole, state=whole, packages=deep)
         done.probes = seen.result()
-    for item in done.probes:
-        screen.probe_line(item)
     done.found, done.unseen, done.kept = findings.judge(told), findings.unreadable(told), additions.find(told)
     done.proposed = plan.make(done.found, told)
     if against:
         done.drift, done.texts = drifted(against, told)
+        done.unseen += not_compared(against, told)
     if deep:
         done.packages = packaged.find(told)
         done.desired, stopped = desired(site)
@@ -306,6 +298,13 @@ def drifted(against: Baseline, told: Evidence) -> tuple[list[Drift], dict[tuple[
     return found, texts
 
 
+def not_compared(against: Baseline, told: Evidence) -> list[str]:
+    """Return, in sentences, the hosts that a baseline knows nothing of."""
+    return [
+        f"{host}: what was changed: it is not in the baseline" for host in sorted(told) if host not in against.hosts
+    ]
+
+
 def note_findings(
     site: Site,
     found: Sequence[Finding],
@@ -332,12 +331,8 @@ def _compare(site: Site, done: Triage, since: datetime) -> None:
             "hikeshi triage, without --since",
         )
     kept = looks[-1].data.get("found")
-    earlier = {
-        f"{item.get('host')} {item.get('id')}": str(item.get("cause"))
-        for item in (kept if isinstance(kept, list) else [])
-        if isinstance(item, dict)
-    }
+    earlier = {f"{item.get('host')} {item.get('id')}" for item in states.dicts(kept)}
     now = {f"{item.host} {item.id}" for item in done.found}
     done.since = looks[-1].at
-    done.new = sorted(now - earlier.keys())
-    done.gone = sorted(earlier.keys() - now)
+    done.new = sorted(now - earlier)
+    done.gone = sorted(earlier - now)

@@ -1,6 +1,6 @@
 """What `hikeshi triage` and `baseline` show to people: one page that fits a terminal, worst first."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -80,32 +80,36 @@ def _drift(site: Site, done: Triage, *, verbose: bool) -> None:
     if not done.drift:
         screen.out.print(f"nothing differs from the baseline of {at}")
         return
-    screen.out.print(f"[bold]{len(done.drift)} things differ from the baseline of {at}[/bold]")
-    for item in done.drift if verbose else done.drift[:DRIFTS]:
-        screen.out.print(
-            f"  {line(item.host)} · {line(item.subject, 200)} · {_when(site, item)}{line(item.words, 300)}"
-        )
-        for changed in done.texts.get((item.host, item.subject), []) if verbose else []:
-            screen.out.print(f"      {line(changed, 300)}")
-    if not verbose and len(done.drift) > DRIFTS:
-        screen.out.print(f"  … and {len(done.drift) - DRIFTS} more (--verbose)")
+    _drift_lines(
+        site, f"{len(done.drift)} differences from the baseline of {at}", done.drift, done.texts, verbose=verbose
+    )
 
 
-def kept_and_drift(against: Baseline | None, kept: Sequence[Addition], drifts: Sequence[Drift]) -> None:
-    """Print what people added, and what differs from the baseline, after a recovery; nothing twice."""
-    told = {(item.host, item.subject) for item in drifts}
-    screen.kept_lines([item for item in kept if (item.host, item.subject) not in told])
-    if against is None or not drifts:
-        return
-    screen.out.print("[bold]changed since the baseline, and left as it is[/bold]")
-    for item in drifts[:DRIFTS]:
-        screen.out.print(f"  {line(item.host)} · {line(item.subject, 200)} · {line(item.words, 300)}")
-    if len(drifts) > DRIFTS:
+def _drift_lines(
+    site: Site,
+    title: str,
+    drifts: Sequence[Drift],
+    texts: Mapping[tuple[str, str], Sequence[str]],
+    *,
+    verbose: bool,
+) -> None:
+    screen.out.print(f"[bold]{title}[/bold]")
+    for item in drifts if verbose else drifts[:DRIFTS]:
+        at = f"{clock.moment(item.changed, site.zone)} · " if item.changed else ""
+        screen.out.print(f"  {line(item.host)} · {line(item.subject, 200)} · {at}{line(item.words, 300)}")
+        for words in texts.get((item.host, item.subject), []) if verbose else []:
+            screen.out.print(f"      {line(words, 300)}")
+    if not verbose and len(drifts) > DRIFTS:
         screen.out.print(f"  … and {len(drifts) - DRIFTS} more: hikeshi triage --verbose")
 
 
-def _when(site: Site, item: Drift) -> str:
-    return f"{clock.moment(item.changed, site.zone)} · " if item.changed else ""
+def kept_and_drift(site: Site, kept: Sequence[Addition], drifts: Sequence[Drift], *, changed: bool) -> None:
+    """Print what people added and what differs from the baseline, after a recovery or before one; nothing twice."""
+    told = {(item.host, item.subject) for item in drifts}
+    screen.kept_lines([item for item in kept if (item.host, item.subject) not in told])
+    if drifts:
+        title = "changed since the baseline" + (", and left as it is" if changed else "")
+        _drift_lines(site, title, drifts, {}, verbose=False)
 
 
 def _deep(done: Triage, *, verbose: bool) -> None:

@@ -1,5 +1,6 @@
 """The recovery: probe, look, judge, plan, mend, look again. Decides nothing that the plan can decide."""
 
+import secrets
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from hikeshi.baseline import Baseline
 from hikeshi.errors import HikeshiError, RefusedError
 from hikeshi.incident import permissions, show, stages, store
 from hikeshi.incident.stages import Stages
+from hikeshi.look import Evidence
 from hikeshi.probes import ProbeResult
 from hikeshi.runner import Event, RunResult
 from hikeshi.site import Site
@@ -23,10 +25,14 @@ from hikeshi.triage.additions import Addition
 from hikeshi.triage.drift import Drift
 from hikeshi.triage.findings import Finding, Step
 from hikeshi.triage.plan import Plan, Planned
+from hikeshi.triage.restore import Restoration
 
 ROUNDS = 4  # a repair can bring to light what it hid: a mounted volume its own wrong modes, a started service the next
 ABANDONED_WAIT_S = 60  # how long the leftovers of a killed run may take to end by themselves
-MOST_RESTORED = 12  # differences from the baseline that are tried, some 10 s each
+MOST_RESTORED = 12  # differences from the baseline that are tried, some 15 s each
+TAKEN_BACK = "that did not help, and was taken back"
+STAYS = "that did not help; it stays, and hurts nobody"
+STUCK = "that did not help, and could not be taken back: look at the host"
 SETTLE_S = 20  # how long services and load balancer may take to be green after the last step
 
 
@@ -60,8 +66,9 @@ class Recovery:
     kept: list[Addition] = field(default_factory=list)  # what people added, and stands as it stood
     against: Baseline | None = None
     restored: list[str] = field(default_factory=list)  # differences from the baseline that were put back, and it helped
-    tried: list[str] = field(default_factory=list)  # the same, but it did not help, and was taken back
-    drift: list[Drift] = field(default_factory=list)  # what differs from the baseline in the end
+    tried: list[str] = field(default_factory=list)  # the same, but it did not help; and what became of it
+    evidence: Evidence = field(default_factory=dict, repr=False)  # of the last look
+    drift: list[Drift] = field(default_factory=list)  # what differed from the baseline at the last look
     after: list[ProbeResult] = field(default_factory=list)
     next_look: str = ""  # where a person looks next when it is not healthy
 
@@ -108,25 +115,6 @@ class Recovery:
             "drift": [look.drift_data(item, {}) for item in self.drift],
             "probes_after": [asdict(item) for item in self.after],
         }
-
-
-def wait_for_abandoned(site: Site, evidence: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
-    """Wait until a host no longer runs what an earlier, killed run started there; return fresh evidence."""
-    deadline = time.monotonic() + ABANDONED_WAIT_S
-    while left := [(host, item) for host, seen in evidence.items() for item in seen["abandoned"]]:
-        host, item = left[0]
-        if time.monotonic() > deadline:
-            raise RefusedError(
-                f"{host} still runs what a broken connection left behind: pid {item['pid']}, since "
-                f"{item['age_s']:.0f} s: {item['command']}",
-                f"let it end, or end it by hand on {host} (kill {item['pid']}), then run the same command again",
-            )
-        screen.say(
-            f"{screen.safe(host)} still runs what an earlier run left behind ({screen.safe(item['command'])}); waiting"
-        )
-        time.sleep(2)
-        evidence = look.evidence(site)
-    return evidence
 
 
 def mend(site: Site, plan: Plan, *, check: bool) -> list[Mended]:
@@ -206,11 +194,35 @@ def recover(
     return done
 
 
-def _judge(site: Site, done: Recovery, evidence: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
-    """Return the findings on fresh evidence, and note them, what it could not show and what people added."""
-    found = triage.judge(evidence)
-    done.unseen, done.kept = triage.unreadable(evidence), additions.find(evidence)
+def _look(site: Site, done: Recovery) -> list[Finding]:
+    """Look at every host and return what is wrong; note it, what could not be seen, what people added or changed."""
+    done.evidence = look.evidence(site, against=done.against, state=done.against is not None)
+    found = triage.judge(done.evidence)
+    done.unseen, done.kept = triage.unreadable(done.evidence), additions.find(done.evidence)
+    if done.against:
+        done.drift, _ = look.drifted(done.against, done.evidence)
+        done.unseen += look.not_compared(done.against, done.evidence)
     look.note_findings(site, found, done.unseen, done.kept, done.drift)
+    return found
+
+
+def _look_when_quiet(site: Site, done: Recovery) -> list[Finding]:
+    """Look; wait until no host runs any more what an earlier, killed run started there, and look again."""
+    found = _look(site, done)
+    deadline = time.monotonic() + ABANDONED_WAIT_S
+    while left := [(host, item) for host, seen in done.evidence.items() for item in seen["abandoned"]]:
+        host, item = left[0]
+        if time.monotonic() > deadline:
+            raise RefusedError(
+                f"{host} still runs what a broken connection left behind: pid {item['pid']}, since "
+                f"{item['age_s']:.0f} s: {item['command']}",
+                f"let it end, or end it by hand on {host} (kill {item['pid']}), then run the same command again",
+            )
+        screen.say(
+            f"{screen.safe(host)} still runs what an earlier run left behind ({screen.safe(item['command'])}); waiting"
+        )
+        time.sleep(2)
+        found = _look(site, done)
     return found
 
 
@@ -239,11 +251,11 @@ def _recover(
     if not plan_only and not check:
         _take_back_half(site, track, approve)
     with track.stage("look"):
-        evidence = wait_for_abandoned(site, _look_whole(site, done))
-        done.found = found = _judge(site, done, evidence)
+        found = _look_when_quiet(site, done)
+        done.found = found
     for finding in found:
         screen.finding_line(finding)
-    plan = done.proposed = planning.make(found, evidence)
+    plan = done.proposed = planning.make(found, done.evidence)
     red = not all(item.passed for item in done.before)
     approved = False
     if plan_only:
@@ -252,7 +264,7 @@ def _recover(
         if not approve(plan):
             raise RefusedError("nothing was changed: the plan was not approved.", "hikeshi recover --yes")
         approved = True
-        _mend_in_rounds(site, done, track, evidence, check=check)
+        _mend_in_rounds(site, done, track, check=check)
     if not found and track.done_before("mend"):
         track.skip("mend", "done by the recovery before, which did not come to its end; no finding is left")
     if not plan_only and not check:
@@ -266,9 +278,6 @@ def _recover(
             _prove(site, done, track, settle_s=SETTLE_S)
         if done.converged and not done.healthy:
             _restore(site, done, track)
-        if done.against and (done.mended or done.converged):
-            with track.stage("look"):
-                _look_whole(site, done)
 
 
 def _baseline(site: Site) -> Baseline | None:
@@ -280,53 +289,53 @@ def _baseline(site: Site) -> Baseline | None:
         return None
 
 
-def _look_whole(site: Site, done: Recovery) -> Mapping[str, Mapping[str, Any]]:
-    """Collect evidence; where there is a baseline with the whole state, and note what differs."""
-    if done.against is None:
-        return look.evidence(site)
-    evidence = look.evidence(site, against=done.against, state=True)
-    done.drift, _ = look.drifted(done.against, evidence)
-    return evidence
-
-
 def _restore(site: Site, done: Recovery, track: Stages) -> None:
     """Put back what differs from the baseline, one difference at a time; what helps nobody is taken back at once."""
     if done.against is None:
         return
-    with track.stage("look"):
-        evidence = _look_whole(site, done)
-    texts = {host: kept["texts"] for host, kept in done.against.hosts.items()}
     options = restore.restorations(
         done.drift,
-        texts,
-        evidence,
+        {host: kept["texts"] for host, kept in done.against.hosts.items()},
+        done.evidence,
         {(item.host, item.subject) for item in done.left},
         gently=any(item.passed for item in done.after),
+        trial=secrets.token_hex(8),
     )[:MOST_RESTORED]
     if not options:
         return
     screen.say(f"[bold]putting back what was changed since the baseline[/bold], {len(options)} differences, one by one")
     for option in options:
-        ill = _ill(done)
-        if not ill:
+        if not _ill(done):
             break
         permissions.require_for(site, option.steps)
         with track.stage("restore", what=option.words, undo=[asdict(step) for step in option.undo]) as action:
             screen.say(f"putting back {screen.safe(option.words, 300)}")
-            mended = mend(site, _plan_of(option.steps), check=False)
-            done.after = look.probe_all(site, settle_s=SETTLE_S / 4, report=lambda _: None)
-            done.left = _judge(site, done, look.evidence(site))
-            helped = _ill(done) < ill
-            if helped:
-                done.mended += [replace(item, restored=option.drift.subject) for item in mended]
-                done.restored.append(option.words)
-                screen.say("that helped")
-            else:
-                screen.say("that did not help: it is taken back")
-                done.tried.append(option.words)
-                mend(site, _plan_of(option.undo), check=False)
-            action.data["helped"] = helped
+            became = _try(site, done, option)
+            screen.say(screen.safe(became))
+            action.data["became"] = became
+        if became == STUCK:
+            break
     _prove(site, done, track, settle_s=SETTLE_S)
+
+
+def _try(site: Site, done: Recovery, option: Restoration) -> str:
+    """Put one difference back; keep it only if something that suffered no longer does. Return what became of it."""
+    ill, before = _ill(done), done.after
+    mended = mend(site, _plan_of(option.steps), check=False)
+    done.after = look.probe_all(site, settle_s=SETTLE_S / 4, report=lambda _: None)
+    done.left = _look(site, done)
+    if _ill(done) < ill:
+        done.mended += [replace(item, restored=option.drift.subject) for item in mended]
+        done.restored.append(option.words)
+        return "that helped"
+    # What the trial itself made worse is no measure for the next one.
+    taken_back = mend(site, _plan_of(option.undo), check=False) if option.undo else []
+    done.after, done.left = before, _look(site, done)
+    became = STAYS if not option.undo else STUCK if any(item.failed for item in taken_back) else TAKEN_BACK
+    if became != TAKEN_BACK:
+        done.mended += mended
+    done.tried.append(f"{option.words}: {became}")
+    return became
 
 
 def _take_back_half(site: Site, track: Stages, approve: Callable[[Plan], bool]) -> None:
@@ -357,13 +366,11 @@ def _prove(site: Site, done: Recovery, track: Stages, *, settle_s: float) -> Non
             show.note_probes(site, view, [item for item in done.after if item.view == view])
 
 
-def _mend_in_rounds(
-    site: Site, done: Recovery, track: Stages, evidence: Mapping[str, Mapping[str, Any]], *, check: bool
-) -> None:
+def _mend_in_rounds(site: Site, done: Recovery, track: Stages, *, check: bool) -> None:
     tried: set[object] = set()
     found = done.found
     for number in range(ROUNDS):
-        whole = planning.make(found, evidence)
+        whole = planning.make(found, done.evidence)
         plan = Plan(tuple(planned for planned in whole.steps if planned.step.key not in tried))
         if not plan.steps:
             break
@@ -376,8 +383,7 @@ def _mend_in_rounds(
         if check:
             break
         with track.stage("look"):
-            evidence = look.evidence(site)
-            found = _judge(site, done, evidence)
+            found = _look(site, done)
         known = {(finding.host, finding.id) for finding in done.found}
         new = [finding for finding in found if (finding.host, finding.id) not in known]
         for finding in new:
@@ -406,4 +412,4 @@ def _converge(site: Site, done: Recovery, track: Stages) -> None:
     if not result.ok:
         explain(site, result, f"hikeshi build --site {site.name}")
     with track.stage("look"):
-        done.left = _judge(site, done, look.evidence(site))
+        done.left = _look(site, done)

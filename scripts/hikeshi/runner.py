@@ -16,6 +16,7 @@ import ansible_runner
 import psutil
 
 from hikeshi.errors import ExitStatus, MisconfiguredError
+from hikeshi.files import remove_abandoned
 from hikeshi.incident.journal import explained
 from hikeshi.incident.runs import Recorded, recorded
 from hikeshi.site import PROJECT, Site, site_secrets
@@ -99,14 +100,6 @@ def _memory_folder(fallback: Path) -> Path:
     return fallback
 
 
-def _remove_leftovers(memory: Path) -> None:
-    """Remove the folders of our own runs that were killed before they could."""
-    for left in memory.glob(f"{_PREFIX}*"):
-        number = left.name.removeprefix(_PREFIX).split("-")[0]
-        if number.isdigit() and not psutil.pid_exists(int(number)) and left.stat().st_uid == os.geteuid():
-            shutil.rmtree(left, ignore_errors=True)
-
-
 def _event(raw: dict[str, Any]) -> Event | None:
     data = raw.get("event_data") or {}
     outcome = _OUTCOMES.get(raw.get("event", ""))
@@ -162,7 +155,7 @@ def _run(
     with explained(f"the folder of ssh's connections, {site.control_folder},", site.control_folder.parent):
         site.control_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     memory = _memory_folder(record.folder)
-    _remove_leftovers(memory)
+    remove_abandoned(memory, _PREFIX)
     private = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=memory))
     (private / "bin").mkdir()
     (private / "bin" / "ansible-playbook").symlink_to(Path(sys.executable).with_name("hikeshi-supervise"))

@@ -26,7 +26,8 @@ CULPRITS = {
         "file:/etc/systemd/system/checkout.service.d/check.conf",
         "mkdir -p /etc/systemd/system/checkout.service.d; "
         "printf '[Service]\\nExecStartPre=/bin/false\\n' > /etc/systemd/system/checkout.service.d/check.conf; "
-        "systemctl daemon-reload; systemctl restart checkout || true",
+        # It cannot start any more: that is the fault.
+        "systemctl daemon-reload; ! systemctl restart checkout",
     ),
     "altered setting": (
         "file:/etc/nginx/conf.d/zz-limit.conf",

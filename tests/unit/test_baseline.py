@@ -104,6 +104,7 @@ def test_a_site_that_is_not_healthy_is_not_recorded_unasked(
     assert "nginx.service is not enabled" in " ".join(capsys.readouterr().err.split())
     assert baseline.names(load()) == []
     assert hikeshi(monkeypatch, "baseline", "--force") == ExitStatus.USAGE
+    assert hikeshi(monkeypatch, "baseline", "--why", "x") == ExitStatus.USAGE
     assert hikeshi(monkeypatch, "baseline", "--force", "--why", "nginx is off on purpose") == ExitStatus.DONE
     assert baseline.newest(load()) is None, "drift is judged against a healthy one"
     (name,) = baseline.names(load())
@@ -113,6 +114,34 @@ def test_a_site_that_is_not_healthy_is_not_recorded_unasked(
     healthy.evidence = [HEALTHY]
     assert hikeshi(monkeypatch, "triage", "--against", name, "--json") == ExitStatus.DONE
     assert printed(capsys)["baseline"]["name"] == name
+
+
+@pytest.mark.parametrize("kept", [None, "", "short", "x" * 64])
+def test_without_its_key_nothing_is_compared_and_no_other_is_made(
+    monkeypatch: pytest.MonkeyPatch, healthy: Runs, capsys: pytest.CaptureFixture[str], kept: str | None
+) -> None:
+    assert hikeshi(monkeypatch, "baseline") == ExitStatus.DONE
+    path = baseline.folder(load()) / "key"
+    path.unlink()
+    if kept is not None:
+        path.write_text(kept)
+    for words in (["triage"], ["baseline"]):
+        assert hikeshi(monkeypatch, *words) == ExitStatus.MISCONFIGURED
+        assert "put it back; or begin anew: mv" in " ".join(capsys.readouterr().err.split())
+    assert hikeshi(monkeypatch, "recover", "--yes") == ExitStatus.DONE
+    assert "going on without a baseline" in capsys.readouterr().err
+    assert path.exists() is (kept is not None)
+
+
+def test_a_host_that_the_baseline_does_not_know_is_said(
+    monkeypatch: pytest.MonkeyPatch, healthy: Runs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert hikeshi(monkeypatch, "baseline") == ExitStatus.DONE
+    (path,) = baseline.folder(load()).glob("*.json")
+    path.write_text(path.read_text().replace('"web1"', '"web0"'))
+    capsys.readouterr()
+    assert hikeshi(monkeypatch, "triage") == ExitStatus.DONE
+    assert "not seen: web1: what was changed: it is not in the baseline" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"schema": 2}', '{"schema": 1, "at": "x"}', "\0"])
@@ -162,7 +191,7 @@ def test_what_was_changed_is_told_with_before_and_after(
     capsys.readouterr()
     assert hikeshi(monkeypatch, "triage", "--verbose") == ExitStatus.DONE
     told = capsys.readouterr().out
-    assert "3 things differ from the baseline" in told
+    assert "3 differences from the baseline" in told
     assert "\x1b" not in told
     assert "+hello" in told
     (record,) = [item for item in store.journal(load()).records() if item.kind == "findings"][-1:]

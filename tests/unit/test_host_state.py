@@ -601,7 +601,7 @@ table inet guard {
 		tcp dport 22 counter packets 15 bytes 900 accept
 	}
 }
-"""  # noqa: E101, W191
+"""  # noqa: E101, W191 (nft indents with tabs, and this is what it says)
 
 
 def test_firewall_of_nft() -> None:
@@ -685,7 +685,7 @@ TCP6 = """\
    0: 00000000000000000000000000000000:0016 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0
    1: B80D0120000000000000000001000000:01BB 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4712 1 0
    2: 00000000000000000000000001000000:8B1E 00000000000000000000000001000000:0016 01 00000000:00000000 00:00000000 00000000     0        0 4713 1 0
-"""  # noqa: E501
+"""  # noqa: E501 (as the kernel writes it)
 UNIX = """\
 Num       RefCount Protocol Flags    Type St Inode Path
 0000000000000000: 00000002 00000000 00010000 0001 01 100 /run/mysqld/mysqld.sock
@@ -849,7 +849,7 @@ MEANING = ("passwd", "shadow", "group", "pam.d", "ssh", "resolv.conf", "localtim
 def plant(place: bytes, entry: Any) -> None:
     """Make what was generated; nothing where a directory stands already."""
     if isinstance(entry, dict):
-        os.makedirs(place, exist_ok=True)  # noqa: PTH103
+        os.makedirs(place, exist_ok=True)  # noqa: PTH103 (a name of bytes, which Path does not take)
         for name, inner in entry.items():
             plant(place + b"/" + name, inner)
     elif isinstance(entry, bytes):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hikeshi import look, recover
 from hikeshi.errors import ExitStatus
 from hikeshi.incident import store
 from hikeshi.probes import ProbeResult
+from hikeshi.runner import Event
 from hikeshi.site import load
 from hikeshi.triage import drift, restore
 from hikeshi.triage.drift import Drift
@@ -24,7 +26,7 @@ EVIDENCE = {"web1": HEALTHY}
 
 def steps(subject: str, before: Any, after: Any) -> tuple[list[str], list[str]]:
     """Return the words of what puts one difference back, and of what undoes that."""
-    made = restore.restorations([Drift("web1", subject, before, after)], TEXTS, EVIDENCE)
+    made = restore.restorations([Drift("web1", subject, before, after)], TEXTS, EVIDENCE, trial=TRIAL)
     if not made:
         return [], []
     return [step.words for step in made[0].steps], [step.words for step in made[0].undo]
@@ -32,16 +34,18 @@ def steps(subject: str, before: Any, after: Any) -> tuple[list[str], list[str]]:
 
 REREAD = "file_restore: reread unit=nginx.service how=restart path="
 CONF = "/etc/nginx/nginx.conf"
-BACK = f"file_restore: put_back path={CONF}"
+TRIAL = "5a5a"
+WRITTEN = f"file_restore: file path={CONF} mode=0644 owner=root group=root text={'0' * 64} trial={TRIAL}"
+BACK = f"file_restore: put_back path={CONF} trial={TRIAL}"
 
 
 @pytest.mark.parametrize(
     ("before", "after", "done", "undone"),
     [
-        (FILE, None, f"file_restore: file path={CONF} mode=0644 owner=root group=root text={'0' * 64}", BACK),
-        (FILE, a_file("ffff"), f"file_restore: file path={CONF} mode=0644 owner=root group=root text={'0' * 64}", BACK),
-        (None, FILE, f"file_restore: move_aside path={CONF}", BACK),
-        ({"kind": "link", "link": "/x"}, FILE, f"file_restore: link path={CONF} target=/x", BACK),
+        (FILE, None, WRITTEN, BACK),
+        (FILE, a_file("ffff"), WRITTEN, BACK),
+        (None, FILE, f"file_restore: move_aside path={CONF} trial={TRIAL}", BACK),
+        ({"kind": "link", "link": "/x"}, FILE, f"file_restore: link path={CONF} target=/x trial={TRIAL}", BACK),
         (
             FILE, {**FILE, "mode": "0600"},
             f"host_base: path_mode path={CONF} mode=0644 owner=root group=root",
@@ -113,9 +117,11 @@ class Story:
         self.asked: list[str] = []
 
     def __call__(self, site: Any, playbook: str, *, extra: Any = None, **more: Any) -> Any:
+        # Like Ansible: each step says that it begins.
         for kind in ("disk", "live"):
             for step in (extra or {}).get(f"recover_site_{kind}_steps", {}).get("web1", []):
                 args = {name: value["__ansible_unsafe"] for name, value in step["args"].items()}
+                more["listen"](Event("web1", step["role"], "Begin the step", "ok", step=step["number"]))
                 self.asked.append(f"{step['step']} {args['path']}")
                 subject = f"file:{args['path']}"
                 if step["step"] == "move_aside":
@@ -158,6 +164,45 @@ def test_only_the_difference_that_hurts_is_put_back(
         "put_back /etc/nginx/conf.d/b.conf",
         "move_aside /etc/nginx/conf.d/a.conf",
     ]
+
+
+def test_what_a_trial_makes_worse_is_no_measure_for_the_next(
+    monkeypatch: pytest.MonkeyPatch, story: Story, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without the newest file more is red: that it comes back is no merit of the one that is tried next."""
+    facts = story.runs.state["facts"]
+    needed, bystander = "file:/etc/nginx/conf.d/needed.conf", "file:/etc/nginx/conf.d/by.conf"
+    facts |= {needed: a_file("eeee", changed=99), bystander: a_file("eeee", changed=60)}
+
+    def look_red(*_: Any, **__: Any) -> list[ProbeResult]:
+        red = {"top": True, "cart": needed not in facts}
+        return [ProbeResult(name, name, "customer", not red[name], "seen", 0.1) for name in red]
+
+    monkeypatch.setattr("hikeshi.probes.run", look_red)
+    monkeypatch.setattr(look, "probe_all", look_red)
+    capsys.readouterr()
+    assert hikeshi(monkeypatch, "recover", "--yes", "--json") == ExitStatus.FAILED
+    done = json.loads(capsys.readouterr().out)
+    assert (done["restored"], len(done["tried"])) == ([], 2)
+    assert {item["subject"] for item in done["drift"]} == {needed, bystander}
+    assert [item["id"] for item in done["probes_after"] if not item["passed"]] == ["top"]
+
+
+def test_what_cannot_be_taken_back_ends_the_trials(
+    monkeypatch: pytest.MonkeyPatch, story: Story, capsys: pytest.CaptureFixture[str]
+) -> None:
+    story.runs.state["facts"] |= {INNOCENT: a_file("eeee", changed=99), CULPRIT: a_file("eeee", changed=50)}
+    real = recover.mend
+
+    def fails_to_undo(site: Any, plan: Any, *, check: bool) -> Any:
+        done = real(site, plan, check=check)
+        undoing = any(item.step.step == "put_back" for item in plan.steps)
+        return [replace(item, failed=undoing) for item in done]
+
+    monkeypatch.setattr(recover, "mend", fails_to_undo)
+    assert hikeshi(monkeypatch, "recover", "--yes") == ExitStatus.FAILED
+    assert "could not be taken back: look at the host" in " ".join(capsys.readouterr().out.split())
+    assert not [step for step in story.asked if step.startswith("move_aside") and "a.conf" in step]
 
 
 def test_drift_that_hurts_nobody_is_not_touched(

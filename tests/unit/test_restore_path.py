@@ -57,7 +57,8 @@ def restore(program: ModuleType, store: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(store.parent)  # undone at the end: the program goes elsewhere
 
     def run(step: str, path: Path | str, **args: Any) -> tuple[bool, bool]:
-        given = {"step": step, "path": str(path), "kept": str(store / "kept"), "record": str(store / "record"), **args}
+        given = {"step": step, "path": str(path), "kept": str(store / "kept"), "record": str(store / "record"),
+                 "trial": "", **args}  # fmt: skip
         different, keep = program.restore(given, True)
         if keep:
             copy = f"{store / 'kept'}{path}"
@@ -92,6 +93,20 @@ def seen(path: Path) -> tuple[Any, ...]:
     status = path.lstat()
     content = path.readlink() if path.is_symlink() else path.read_bytes() if path.is_file() else None
     return content, status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns
+
+
+def test_only_what_bears_the_mark_is_undone(restore: Restore, etc: Path) -> None:
+    path = etc / "stray"
+    path.write_text("one")
+    assert restore("move_aside", path, trial="earlier") == (True, True)
+    assert restore("put_back", path, trial="later") == (False, False), "an earlier recovery's work stays"
+    path.write_text("two")
+    assert restore("move_aside", path, trial="later") == (True, True)
+    assert restore("put_back", path, trial="later") == (True, False)
+    assert path.read_text() == "two"
+    assert restore("put_back", path, trial="later") == (False, False)
+    assert restore("put_back", path) == (True, True), "without a mark it is the newest"
+    assert path.read_text() == "one"
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)

@@ -234,7 +234,7 @@ class State:
             member = ",".join(sorted(further.get(name, ())))
             user = {"uid": number(uid), "gid": number(gid), "home": home, "shell": shell, "groups": member}
             secret = secrets.get(name)
-            if secret or (secrets and password != "x"):  # noqa: S105 # x: it stands in the other file
+            if secret or (secrets and password != "x"):  # noqa: S105 (no password: x says that it stands in the other file)
                 password = secret[1] if secret else password
                 user["locked"] = password.startswith(("!", "*"))
                 user["expires"] = secret[7] if secret else ""

@@ -10,7 +10,8 @@
 In check mode the answer says what would be done: `different`, whether anything, and `keep`, whether something stands
 there that has to be kept first. That is the caller's work (host_base's `keep`): nothing is replaced or removed here
 that does not stand below `kept` as well. What was done is noted in `record`, a line of JSON each: path, step, at (UTC)
-and copy, the number that cp gives to this copy as soon as it keeps the next one, or null where nothing had stood there.
+copy, the number that cp gives to this copy as soon as it keeps the next one, or null where nothing had stood there, and
+trial, the mark that the caller gave, if any: put_back with a mark undoes only what bears it.
 
 No link on the way to the path is followed, and no directory is ever replaced or removed.
 """
@@ -337,7 +338,12 @@ def restore(given, check):
     name = enter(path, os.path.dirname(record))
     status, entries = look(name, path), read_record(record)
     if step == "put_back":
-        newest = max((place for place, entry in enumerate(entries) if entry["path"] == path), default=None)
+        mine = (
+            place
+            for place, entry in enumerate(entries)
+            if entry["path"] == path and given["trial"] in ("", entry.get("trial", ""))
+        )
+        newest = max(mine, default=None)
         if newest is None:
             return False, False
         entry = entries.pop(newest)
@@ -362,7 +368,8 @@ def restore(given, check):
     else:
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         noted = None if status is None else next_number(copy)
-        write_record(record, [*entries, {"path": path, "step": step, "at": at, "copy": noted}])
+        entry = {"path": path, "step": step, "at": at, "copy": noted, "trial": given["trial"]}
+        write_record(record, [*entries, entry])
         put(name, wanted)
     return True, status is not None
 
@@ -382,6 +389,7 @@ def main():
             "group": {"type": "str"},
             "target": {"type": "str"},
             "package": {"type": "str"},
+            "trial": {"type": "str", "default": ""},
             "kept": {"type": "str", "required": True},
             "record": {"type": "str", "required": True},
         },

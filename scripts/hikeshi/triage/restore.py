@@ -58,11 +58,12 @@ def restorations(
     hurt: Collection[tuple[str, str]] = (),
     *,
     gently: bool = False,
+    trial: str = "",
 ) -> list[Restoration]:
     """Return what can be put back: first what a unit reads that suffers, else in the order of the differences.
 
     `hurt`: hosts and subjects of findings. `gently`: customers are served meanwhile, so a unit that does not suffer is
-    reloaded and not restarted.
+    reloaded and not restarted. `trial`: marks what the steps do, so that only this is undone, and only once.
 
     `texts`: host → path → name of the text that the baseline keeps. Left out is what it keeps no text of (a secret, or
     what is too long), what has no step (a package, a listening socket), and what decides who gets in: of that a change
@@ -70,7 +71,7 @@ def restorations(
     """
     found = []
     for item in drifts:
-        step = _step(item, texts.get(item.host, {}))
+        step = _step(item, texts.get(item.host, {}), trial)
         path = step.args.get("path", "") if step else ""
         if step is None or any(path == place or path.startswith(f"{place}/") for place in LOGIN):
             continue
@@ -79,7 +80,7 @@ def restorations(
             for unit in _readers(path, evidence[item.host]["subjects"])
             for how in ["reload" if gently and (item.host, f"unit:{unit}") not in hurt else "restart"]
         )
-        undo = _undo(item, step)
+        undo = _undo(item, step, trial)
         found.append(Restoration(item, (step, *again), (undo, *again) if undo else ()))
 
     def elsewhere(made: Restoration) -> bool:
@@ -88,20 +89,20 @@ def restorations(
     return sorted(found, key=elsewhere)
 
 
-def _undo(item: Drift, step: Step) -> Step | None:
+def _undo(item: Drift, step: Step, trial: str) -> Step | None:
     """Return the step that takes another back; an account that was made again stays: files may be its own by now."""
     if step.step == "user":
         return None
     if step.step == "path_mode":
         return Step(item.host, step.role, step.step, "disk", {"path": step.args["path"], **_attributes(item.after)})
-    return Step(item.host, ROLE, "put_back", "disk", {"path": step.args["path"]})
+    return Step(item.host, ROLE, "put_back", "disk", {"path": step.args["path"], "trial": trial})
 
 
 def _attributes(fields: Mapping[str, Any] | None) -> dict[str, str]:
     return {key: str((fields or {}).get(key, "")) for key in ("mode", "owner", "group")}
 
 
-def _step(item: Drift, texts: Mapping[str, str]) -> Step | None:
+def _step(item: Drift, texts: Mapping[str, str], trial: str) -> Step | None:
     name = item.subject.partition(":")[2]
     before: Mapping[str, Any] = item.before or {}
 
@@ -114,13 +115,15 @@ def _step(item: Drift, texts: Mapping[str, str]) -> Step | None:
     if item.kind != "file":
         return None
     if item.before is None:
-        return step("move_aside", path=name) if (item.after or {}).get("kind") in ("file", "link") else None
+        return (
+            step("move_aside", path=name, trial=trial) if (item.after or {}).get("kind") in ("file", "link") else None
+        )
     attributes = _attributes(before)
     if before.get("kind") == "link":
-        return step("link", path=name, target=before.get("link", ""))
+        return step("link", path=name, target=before.get("link", ""), trial=trial)
     if set(item.differences) & {"digest", "kind"} or item.after is None:
         known = before.get("kind") == "file" and name in texts
-        return step("file", path=name, **attributes, text=texts[name]) if known else None
+        return step("file", path=name, **attributes, text=texts[name], trial=trial) if known else None
     return Step(item.host, "host_base", "path_mode", "disk", {"path": name, **attributes})
 
 
