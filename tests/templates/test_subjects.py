@@ -32,7 +32,12 @@ ITEMS: dict[str, list[tuple[set[str], set[str]]]] = {
         ({"unit", "address", "port"}, {"restore_step", "settings"}),
     ],
     "reaches": [({"name", "port"}, set())],
-    "logs": [({"directory", "rotated", "unit", "keep", "move_step", "reopen_step"}, set())],
+    "logs": [
+        (
+            {"directory", "rotated", "written", "unit", "keep", "move_step", "reopen_step"},
+            {"means", "resume_step"},
+        )
+    ],
 }
 DATABASE = {"socket"}
 LOGIN = {"environment", "user", "password", "name", "socket", "unit", "restore_step"}
@@ -180,10 +185,13 @@ def test_logs_can_be_kept(role: Role) -> None:
         assert item["move_step"] in role.steps("disk"), f"{place(role)}: {item['move_step']} is no disk step"
         assert item["reopen_step"] in role.steps("live"), f"{place(role)}: {item['reopen_step']} is no live step"
         assert item["directory"] in [path["path"] for path in found["paths"]], f"{place(role)}: {item} is not owned"
-        names = ("access.log.1", "access.log.2.gz", "error.log-20261101")
+        names = ("error.log.1", "error.log.2.gz", "error.log-20261101")
         assert all(re.fullmatch(item["rotated"], name) for name in names), f"{place(role)}: rotated misses old logs"
-        live = ("access.log", "error.log", "access.log.1/x", "../access.log.1", "lost+found")
+        live = ("access.log", "error.log", "error.log.1/x", "../error.log.1", "lost+found")
         assert not any(re.fullmatch(item["rotated"], name) for name in live), f"{place(role)}: rotated takes too much"
+        assert re.fullmatch(item["written"], "error.log"), f"{place(role)}: written misses a log"
+        assert item.get("means", "cannot_buy") in ("cannot_buy", "cannot_see"), f"{place(role)}: {item['means']}"
+        assert item.get("resume_step", "") in ("", *role.steps("live")), f"{place(role)}: {item['resume_step']}"
 
 
 def test_shop_without_a_database_has_no_login() -> None:

@@ -35,7 +35,17 @@ SUBJECT: dict[str, Any] = {
     "database": {"socket": SOCKET},
     "login": {"environment": ENVIRONMENT, "unit": "checkout.service", "restore_step": "environment_file"},
     "locks": [{"path": LOCK, "unit": "export.service"}],
-    "logs": [{"directory": LOGS, "unit": "nginx.service", "move_step": "logs_move", "reopen_step": "logs_reopen"}],
+    "logs": [
+        {
+            "directory": LOGS,
+            "unit": "nginx.service",
+            "written": ".+",
+            "move_step": "logs_move",
+            "reopen_step": "logs_reopen",
+            "resume_step": "logs_resume",
+            "means": "cannot_buy",
+        }
+    ],
     "config_test": "mariadbd --validate",
     "answers": [
         {

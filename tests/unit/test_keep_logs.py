@@ -1,4 +1,4 @@
-"""web_server's program that makes room for logs: oldest first, nothing but logs, and no line is lost."""
+"""The program of host_base that makes room for logs: oldest first, nothing but logs, and no line is lost."""
 
 import gzip
 import os
@@ -16,7 +16,7 @@ import pytest
 
 from tests.unit.host_program import loaded
 
-SOURCE = Path(__file__).parents[2] / "roles" / "web_server" / "library" / "keep_logs.py"
+SOURCE = Path(__file__).parents[2] / "roles" / "host_base" / "library" / "keep_logs.py"
 ROTATED = r"(access|error)\.log[.-][0-9][0-9.-]*(\.gz)?"
 KIB = 1 << 10
 
@@ -245,13 +245,13 @@ def service(
     with subprocess.Popen(words, stdout=subprocess.PIPE) as running:
         assert running.stdout and running.stdout.readline() == b"ready\n"
         monkeypatch.setattr(keeper, "main_pid", lambda unit: running.pid)
-        monkeypatch.setattr(keeper, "let_reopen", lambda unit: running.send_signal(signal.SIGUSR1))
+        monkeypatch.setattr(keeper, "let_reopen", lambda words: running.send_signal(signal.SIGUSR1))
         yield
         running.kill()
 
 
 def reopen(keeper: ModuleType, logs: Path, keep: Path, check: bool = False) -> Any:
-    return keeper.reopen(str(logs), str(keep), "nginx.service", check)
+    return keeper.reopen(str(logs), str(keep), r".+\.log", "nginx.service", ["reopen"], check)
 
 
 @pytest.mark.usefixtures("service")
@@ -281,7 +281,7 @@ def test_deleted_log_that_does_not_even_fit_compressed_stays_open(
     with pytest.raises(keeper.NoRoom, match="1024 KiB are free"):
         reopen(keeper, logs, logs / "keep")
     assert names(kept(logs, logs / "keep")) == []
-    assert keeper.deleted(keeper.main_pid(""), str(logs)), "it was let go"
+    assert keeper.deleted(keeper.main_pid(""), str(logs), ".+"), "it was let go"
 
 
 @pytest.mark.parametrize("service", [["deaf"]], indirect=True)
@@ -301,7 +301,21 @@ def test_deleted_log_without_room_to_keep_it_stays_open(
     monkeypatch.setattr(keeper, "free", lambda path: 0)
     with pytest.raises(keeper.Refused, match="4 times"):
         reopen(keeper, logs, tmp_path)
-    assert keeper.deleted(keeper.main_pid(""), str(logs)), "it was let go"
+    assert keeper.deleted(keeper.main_pid(""), str(logs), ".+"), "it was let go"
+
+
+def test_what_a_service_says_of_reopening_is_kept_and_not_believed(keeper: ModuleType) -> None:
+    assert keeper.let_reopen(["sh", "-c", "echo flush failed >&2; exit 1"]) == "flush failed"
+
+
+def test_deleted_file_that_no_reopening_lets_go_of_is_left_alone(
+    keeper: ModuleType, logs: Path, tmp_path: Path
+) -> None:
+    with (logs / "mariadb-bin.000007").open("wb") as handle:
+        handle.write(b"x")
+        (logs / "mariadb-bin.000007").unlink()
+        assert reopen(keeper, logs, tmp_path) == []
+    assert names(tmp_path) == []
 
 
 def test_deleted_files_from_elsewhere_are_none_of_ours(keeper: ModuleType, logs: Path, tmp_path: Path) -> None:

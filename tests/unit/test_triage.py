@@ -505,7 +505,8 @@ def full(evidence: dict[str, Any]) -> dict[str, Any]:
     """Evidence of a host whose logs have a disk of their own, which is full of old ones."""
     web = next(subject for subject in evidence["subjects"] if subject["role"] == "web_server")
     steps = {"move_step": "logs_move", "reopen_step": "logs_reopen"}
-    web["logs"] = [{"directory": LOGS, "rotated": "", "unit": "nginx.service", "keep": "/var/lib/kept", **steps}]
+    names = {"rotated": "", "written": ".+[.]log"}
+    web["logs"] = [{"directory": LOGS, **names, "unit": "nginx.service", "keep": "/var/lib/kept", **steps}]
     old = [{"name": "access.log.1", "bytes": 50 << 20}, {"name": "access.log.2", "bytes": 30 << 20}]
     evidence["logs"] = {LOGS: {"mount": LOGS, "keep_mount": "/", "old_bytes": 80 << 20, "old": old}}
     evidence["disks"][LOGS] = {"size_bytes": 90 << 20, "free_bytes": 4096, "inodes": 24000, "free_inodes": 23900}
@@ -545,6 +546,7 @@ def test_what_deleted_logs_hold_is_kept_before_a_reload_lets_go_of_it(full: dict
     [
         {"unit": "mariadb.service"},
         {"path": "/var/log/nginx/deeper/access.log"},
+        {"path": "/var/log/nginx/mariadb-bin.000007"},
         {"path": "/etc/access.log"},
         {"mount": "/"},
     ],
@@ -563,6 +565,21 @@ def test_logs_on_the_disk_that_keeps_them_have_the_same_steps(full: dict[str, An
     assert steps(full) == ["live web_server: logs_reopen"]
     full["deleted"].clear()
     assert steps(full) == ["disk web_server: logs_move free_mib=18"]
+
+
+def test_disk_on_which_a_service_waits_for_room_is_mended_until_it_goes_on(full: dict[str, Any]) -> None:
+    """A binary log: who cannot write it fails nothing, and waits."""
+    web = next(subject for subject in full["subjects"] if subject["role"] == "web_server")
+    web["logs"][0] |= {"means": "cannot_buy", "resume_step": "logs_resume"}
+    assert [found.effect for found in judge(full)] == [findings.Effect.CANNOT_BUY]
+    assert steps(full) == ["disk web_server: logs_move free_mib=18", "live web_server: logs_resume"]
+    hold(full, 5 << 20)
+    assert steps(full)[1:] == ["live web_server: logs_reopen", "live web_server: logs_resume"]
+    full["disks"][LOGS]["free_bytes"] = 2 << 20
+    assert [found.effect for found in judge(full)] == [findings.Effect.WILL_BREAK], "there is room for a while"
+    full["deleted"].clear()
+    full["logs"][LOGS]["old_bytes"] = 0
+    assert steps(full) == [], "nothing was freed that could be waited for"
 
 
 def test_disk_without_inodes_is_full_and_no_moved_log_helps(full: dict[str, Any]) -> None:

@@ -1,19 +1,22 @@
 """A disk that is nearly full: services stop saving, and logging, without a word."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
 from hikeshi.triage.findings import Effect, Evidence, Finding, Step
 
 # Nearly full: less than a tenth is left, and less than this; a tenth of a large disk is no trouble.
 FEW_BYTES, FEW_INODES = 1 << 30, 1000
+NO_BYTES = 1 << 20  # who needs room to go on is stopped, or will be within minutes
 NAMED = 4  # how many of the largest files the finding names
 
 
 def find(evidence: Evidence) -> Iterator[Finding]:
     """Free what its owner can keep in less room: deleted logs that a unit still holds open, then rotated ones.
 
-    Deleted ones alone where that is enough. Of what no role owns, only the finding is left.
+    Deleted ones alone where that is enough. A unit that waits for room is waited for. Of what no role owns, only the
+    finding is left.
     """
     host, logs = evidence["host"], evidence.get("logs", {})
     for mount, seen in evidence["disks"].items():
@@ -39,12 +42,15 @@ def find(evidence: Evidence) -> Iterator[Finding]:
             if lacking > 0 and place["old_bytes"]:
                 arguments = {"free_mib": str(-(-enough >> 20))}
                 steps.append(Step(host, subject["role"], wanted["move_step"], "disk", arguments))
+        for subject, wanted, _ in movable:
+            if wanted.get("resume_step") and steps:
+                steps.append(Step(host, subject["role"], wanted["resume_step"], "live"))
         left = f"{_size(seen['free_bytes'])} of {_size(seen['size_bytes'])}, {seen['free_inodes']} inodes"
         yield Finding(
             rule="disk_full",
             host=host,
             subject=f"disk:{mount}",
-            effect=Effect.UNTIDY if places and _only_logs(mount, evidence) else Effect.WILL_BREAK,
+            effect=_effect(mount, evidence, [wanted for _, wanted, _ in places]),
             cause=f"{mount} is nearly full: {left} left",
             quote="; ".join(_largest(deleted, [place for _, _, place in places])),
             remedy=tuple(steps),
@@ -53,7 +59,16 @@ def find(evidence: Evidence) -> Iterator[Finding]:
 
 def _is_of(item: Evidence, wanted: Evidence) -> bool:
     place = str(item["unit"]), str(PurePosixPath(item["path"]).parent)
-    return place == (wanted["unit"], wanted["directory"])
+    name = PurePosixPath(item["path"]).name
+    return place == (wanted["unit"], wanted["directory"]) and re.fullmatch(wanted["written"], name) is not None
+
+
+def _effect(mount: str, evidence: Evidence, places: Sequence[Evidence]) -> Effect:
+    """Return what it means for the customer: more where somebody waits for room, less where only logs lie."""
+    stopped = [Effect[place["means"].upper()] for place in places if place.get("means")]
+    if stopped and evidence["disks"][mount]["free_bytes"] < NO_BYTES:
+        return min(stopped)
+    return Effect.UNTIDY if places and not stopped and _only_logs(mount, evidence) else Effect.WILL_BREAK
 
 
 def _only_logs(mount: str, evidence: Evidence) -> bool:

@@ -5,8 +5,9 @@
     state: reopened   the unit writes to files that have names; what it held of deleted ones stands below `keep`
 
 Nothing is touched but ordinary files that lie directly in `directory`: of those with a name, what the pattern `rotated`
-matches and the unit does not write to; of the deleted ones, what the unit's main process holds. A copy has the path of
-its original below `keep`; an older one of that name is numbered, as `cp --backup=numbered` does.
+matches and the unit does not write to; of the deleted ones, what the pattern `written` matches and the unit's main
+process holds, until the command `reopen` makes it let them go. A copy has the path of its original below `keep`; an
+older one of that name is numbered, as `cp --backup=numbered` does.
 
 Where `keep` is on the same disk, copies are compressed, and their names end in .gz: that of a deleted log stands below
 `keep`, that of a rotated one beside it, and one that is compressed already stays as it is.
@@ -59,9 +60,15 @@ def main_pid(unit):
     return int(shown.stdout.strip() or 0)
 
 
-def let_reopen(unit):
-    """Tell a unit's main process to open its logs by their names again."""
-    subprocess.run(["systemctl", "kill", "--signal=USR1", "--kill-whom=main", "--", unit], check=True)
+def let_reopen(words):
+    """Have a service open its logs by their names again; return what was said of it, which need not be true.
+
+    MariaDB says that it failed where the old log could not be ended for want of room, and has opened the new one.
+    """
+    told = subprocess.run(
+        words, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace", timeout=WAIT_S
+    )
+    return told.stdout.strip()[-300:]
 
 
 def held(pid):
@@ -74,13 +81,13 @@ def held(pid):
             continue  # closed while we looked
 
 
-def deleted(pid, directory):
+def deleted(pid, directory, pattern):
     """Return the deleted logs of a directory that a process holds: (device, inode) → (descriptor's path, name)."""
     found = {}
     for path, link, status in held(pid):
         if link.endswith(DELETED) and stat.S_ISREG(status.st_mode) and status.st_nlink == 0:
             folder, name = os.path.split(link[: -len(DELETED)])
-            if folder == directory:
+            if folder == directory and re.fullmatch(pattern, name):
                 taken = any(name == other for _, other in found.values())
                 found.setdefault((status.st_dev, status.st_ino), (path, f"{name}.{status.st_ino}" if taken else name))
     return found
@@ -255,10 +262,10 @@ def move_one(directory, name, keep, packed, check):
     return (before.st_blocks - (os.stat(target).st_blocks if packed else 0)) * 512
 
 
-def reopen(directory, keep, unit, check):
+def reopen(directory, keep, pattern, unit, words, check):
     """Keep what a unit holds of deleted logs and let it write to new ones; return the names of the deleted ones."""
     pid = main_pid(unit)
-    files = deleted(pid, directory)
+    files = deleted(pid, directory, pattern)
     if not files or check:
         return [name for _, name in files.values()]
     packed = one_disk(directory, keep)
@@ -274,11 +281,13 @@ def reopen(directory, keep, unit, check):
             copies.append((source, target, copy(source, target, packed)))
             undo.callback(os.unlink, target)  # where the next one does not fit, this one only takes room
         undo.pop_all()
-        let_reopen(unit)
+        told = let_reopen(words)
         end = time.monotonic() + WAIT_S
-        while files.keys() & deleted(pid, directory).keys():
+        while files.keys() & deleted(pid, directory, pattern).keys():
             if time.monotonic() > end:
-                raise Refused(f"{unit} still holds its deleted logs; what stands in them until now is kept in {folder}")
+                raise Refused(
+                    f"{unit} still holds its deleted logs; what stands in them until now is kept in {folder}. {told}"
+                )
             time.sleep(0.1)
         time.sleep(SETTLE_S)
         # Lines that were written between the copy and the signal, whatever room they take.
@@ -297,25 +306,28 @@ def main():
         argument_spec={
             "state": {"choices": ["moved", "reopened"], "required": True},
             "directory": {"type": "path", "required": True},
-            "rotated": {"type": "str", "required": True},
+            "rotated": {"type": "str"},
+            "written": {"type": "str"},
+            "reopen": {"type": "list", "elements": "str"},
             "unit": {"type": "str", "required": True},
             "keep": {"type": "path", "required": True},
             "free_mib": {"type": "int", "default": 0},
         },
+        required_if=[("state", "moved", ("rotated",)), ("state", "reopened", ("written", "reopen"))],
         supports_check_mode=True,
     )
     given = module.params
+    directory, keep, unit, check = given["directory"], given["keep"], given["unit"], module.check_mode
     os.umask(0o077)  # logs hold customers' addresses
     try:
         if given["state"] == "moved":
-            wanted = given["free_mib"] << 20
-            kept = move(given["directory"], given["keep"], given["rotated"], given["unit"], wanted, module.check_mode)
+            kept = move(directory, keep, given["rotated"], unit, given["free_mib"] << 20, check)
         else:
-            kept = reopen(given["directory"], given["keep"], given["unit"], module.check_mode)
+            kept = reopen(directory, keep, given["written"], unit, given["reopen"], check)
     except Refused as error:
         module.fail_json(msg=str(error))
     except (OSError, subprocess.SubprocessError) as error:
-        module.fail_json(msg=f"{given['directory']}: {error}")
+        module.fail_json(msg=f"{directory}: {error}")
     module.exit_json(changed=bool(kept), kept=kept)
 
 
