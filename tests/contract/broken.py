@@ -16,9 +16,10 @@ RECORDED: Evidence = json.loads((ROOT / "tests" / "unit" / "evidence" / "web1.js
 JOB = {"name": "nightly", "description": "A job", "schedule": "daily", "user": "nightly", "command": "/bin/true"}
 MORE = {"catch_up": True, "catch_up_why": "it may", "directory": "/srv/nightly", "lock": "/srv/nightly/lock"}
 ANSWERS = {"answers": True, "code": 0, "message": "", "connections": 2, "idle": 1, "crashed": []}
-# And a link to the pictures, and a shop that logs in at a database, and that needs a gateway.
+# And a binary log, a link to the pictures, and a shop that logs in at a database, and that needs a gateway.
 LOGIN = {key: f"SHOP_DATABASE_{key.upper()}" for key in ("user", "password", "name", "socket")}
 INPUTS: dict[str, dict[str, Any]] = {
+    "database": {"database_binary_log": True},
     "batch_jobs": {"batch_jobs_jobs": [{**JOB, **MORE}]},
     "image_server": {"image_server_link": "/srv/shop/pictures"},
     "checkout_service": {

@@ -3,12 +3,14 @@
 import json
 import shlex
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from testinfra.host import Host
 
+from hikeshi.triage.findings import Effect
 from tests.infra.asking import Apply, Mend, collected, judge, must, wait_until
 
 PASSWORD = "for-this-scenario-only"  # noqa: S105 - of a container that lives for a minute
@@ -201,6 +203,8 @@ def test_aria_tables_are_repaired_unless_the_site_says_no(host: Host, apply: App
         ({"database_addresses": ["2001:DB8:0::1"]}, "must be written 2001:db8::1"),
         ({"database_aria_recover_options": "SOMETIMES"}, "'SOMETIMES'"),
         ({"database_aria_recover_options": "OFF,QUICK"}, "'OFF,QUICK'"),
+        ({"database_binary_log_days": 0}, "database_binary_log_days is 0"),
+        ({"database_binary_log_days": 100}, "database_binary_log_days is 100"),
         ({"hosts": ["%"]}, "'%' is no address"),
         ({"privileges": ["ALL"]}, "ALL"),
     ],
@@ -596,3 +600,165 @@ def test_configuration_that_is_right_stays(host: Host, apply: Apply) -> None:
     applied = apply("database", "repair-disk", "configuration")
     must(host, f"rm {STRAY}")
     assert (applied.status, applied.changed) == (0, 0), applied.output
+
+
+LOGS = "/var/log/mysql"
+
+
+def test_what_is_written_stands_in_the_binary_log_for_two_weeks(host: Host) -> None:
+    asked = "SELECT @@log_bin_basename, @@sync_binlog, @@binlog_expire_logs_seconds"
+    assert root(host, asked) == f"{LOGS}/mariadb-bin\t1\t{14 * 86400}"
+    assert must(host, f"stat --format='%a %U:%G' {LOGS}").strip() == "2750 mysql:adm"
+    assert sql(host, "CREATE OR REPLACE TABLE since (word TEXT); INSERT INTO since VALUES ('ordered-today')")[0] == 0
+    assert "ordered-today" in must(host, f"mariadb-binlog --no-defaults {LOGS}/mariadb-bin.[0-9]*")
+    assert sql(host, "DROP TABLE since")[0] == 0
+
+
+@pytest.mark.at_rest
+def test_no_password_stands_in_the_binary_log(host: Host, apply: Apply) -> None:
+    must(host, "systemctl start mariadb")
+    root(host, "DROP USER shop@localhost, reader@'127.0.0.2'")
+    assert apply("database", "main").status == 0
+    assert sql(host, "SELECT 1")[0] == 0
+    must(host, f"grep --text --quiet 'DROP USER shop@localhost' {LOGS}/mariadb-bin.[0-9]*")
+    for password in (PASSWORD, READER):
+        found = host.run(f"grep --text --recursive --files-with-matches -e {password} {LOGS}")
+        assert (found.rc, found.stdout) == (1, "")
+
+
+@pytest.fixture
+def small_disk(host: Host) -> Iterator[None]:
+    """Give the database's logs a small disk of their own, which belongs to root at first, as any new one does."""
+    must(
+        host,
+        f"systemctl stop mariadb && mount -t tmpfs -o size=32m,mode=0755 small {LOGS} && mkdir {LOGS}/lost+found && "
+        f"rm -rf {KEPT}{LOGS}",
+    )
+    yield
+    must(host, f"systemctl stop mariadb; umount {LOGS} && systemctl start mariadb")
+
+
+@pytest.fixture
+def in_use(small_disk: None, host: Host, apply: Apply) -> None:
+    """Converge with the small disk; a first file of the binary log is complete."""
+    applied = apply("database", "main")
+    assert applied.status == 0, applied.output
+    give(host)
+    root(host, "CREATE OR REPLACE TABLE shop.words (word MEDIUMTEXT); FLUSH BINARY LOGS")
+
+
+def order(host: Host) -> None:
+    """Have the shop write something, and not wait for it."""
+    words = f"mariadb --user=shop --password={PASSWORD} shop -e".split()
+    # Longer than what is left of the last block.
+    statement = f"INSERT INTO words VALUES ('{'x' * 20000}')"  # noqa: S608 - a constant
+    must(host, shlex.join(["systemd-run", "--quiet", "--collect", "--unit=order", *words, statement]))
+
+
+def free_kib(host: Host) -> int:
+    return int(must(host, f"df --output=avail {LOGS} | tail -n 1"))
+
+
+@pytest.mark.at_rest
+@pytest.mark.usefixtures("in_use")
+def test_disk_that_came_later_is_the_servers(host: Host, apply: Apply) -> None:
+    assert must(host, f"stat --format='%a %U:%G' {LOGS}").strip() == "2750 mysql:adm"
+    assert host.file(f"{LOGS}/mariadb-bin.000002").exists
+    again = apply("database", "main")
+    assert (again.status, again.changed) == (0, 0), again.output
+
+
+@pytest.mark.at_rest
+@pytest.mark.usefixtures("in_use")
+def test_who_waits_for_room_on_a_full_disk_goes_on_when_old_logs_are_moved(
+    host: Host, apply: Apply, mend: Mend
+) -> None:
+    must(
+        host,
+        f"cd {LOGS} && head -c 12M /dev/urandom > mariadb-slow.log.2 && touch -d '2 days ago' mariadb-slow.log.2 && "
+        "{ head -c 40M /dev/urandom > mariadb-slow.log.1 || true; } && "
+        "sha256sum mariadb-slow.log.* mariadb-bin.000001 mariadb-bin.index > /run/before",
+    )
+    order(host)
+    time.sleep(2)
+    assert must(host, "systemctl is-active order").strip() == "active", "it waits, and does not fail"
+    evidence = collected("database")
+    found, steps = judge(evidence)
+    assert [(item.id, item.effect) for item in found] == [(f"disk_full/disk:{LOGS}", Effect.CANNOT_BUY)]
+    assert [step.words for step in steps] == ["database: logs_move free_mib=7", "database: logs_resume"]
+    assert evidence["databases"][SOCKET]["answers"] and evidence["unseen"] == [], "who only reads does not wait"
+    refused = apply("database", "repair-live", "logs_resume", __database_resume_seconds=3)
+    assert refused.status != 0
+    assert "does not write to its binary log" in " ".join(refused.output.split()), refused.output
+    mend("database", "disk", "logs_move", free_mib="7")
+    resumed = apply("database", "repair-live", "logs_resume")
+    assert (resumed.status, resumed.changed) == (0, 0), resumed.output
+    wait_until(lambda: root(host, "SELECT COUNT(*) FROM shop.words WHERE LENGTH(word) = 20000") == "1")
+    must(host, f"cd {KEPT}{LOGS} && grep slow.log.2 /run/before | sha256sum --check")
+    must(host, f"cd {LOGS} && grep --invert-match slow.log.2 /run/before | sha256sum --check")
+    assert wrong() == ([], [])
+
+
+@pytest.mark.at_rest
+@pytest.mark.usefixtures("in_use")
+def test_deleted_log_that_the_server_holds_is_kept_and_let_go(host: Host, mend: Mend) -> None:
+    root(host, f"SET GLOBAL general_log_file = '{LOGS}/general.log'; SET GLOBAL general_log = ON")
+    root(host, "SELECT 'before-the-deletion'")
+    must(host, f"head -c 40M /dev/zero >> {LOGS}/general.log; rm {LOGS}/general.log")
+    assert free_kib(host) < 64, "the deleted file still takes the room"
+    order(host)
+    pid = must(host, "systemctl show --property=MainPID mariadb")
+    assert wrong() == (
+        [f"disk_full/disk:{LOGS}"],
+        ["live database: logs_reopen", "live database: logs_resume"],
+    )
+    mend("database", "live", "logs_reopen")
+    wait_until(lambda: free_kib(host) > 20000)
+    assert must(host, "systemctl show --property=MainPID mariadb") == pid
+    kept = must(host, f"grep --text --count before-the-deletion {KEPT}{LOGS}/general.log")
+    assert kept.strip() == "1"
+    root(host, "SELECT 'into-the-new-one'")
+    must(host, f"grep --text --quiet into-the-new-one {LOGS}/general.log")
+    root(host, "SET GLOBAL general_log = OFF")
+
+
+@pytest.mark.at_rest
+def test_whatever_room_is_asked_for_no_binary_log_is_moved(host: Host, apply: Apply) -> None:
+    must(host, f"systemctl start mariadb; rm -f {LOGS}/slow.log*; rm -rf {KEPT}{LOGS}")
+    root(host, "FLUSH BINARY LOGS")
+    files = f"cd {LOGS} && sha256sum mariadb-bin.*"
+    before = must(host, f"{files}; echo old > slow.log.1")
+    assert before.count("mariadb-bin.0") > 1
+    # Compressed where it lies: what is kept is on the same disk here.
+    applied = apply("database", "repair-disk", "logs_move", {"free_mib": "9999999"})
+    assert (applied.status, applied.changed) == (0, 1), applied.output
+    assert must(host, files) == before
+    assert must(host, f"cd {LOGS} && ls slow.log* && zcat slow.log.1.gz && rm slow.log*").split() == [
+        "slow.log.1.gz",
+        "old",
+    ]
+
+
+@pytest.mark.at_rest
+def test_lost_directory_of_logs_keeps_the_server_from_starting_until_it_is_back(host: Host, mend: Mend) -> None:
+    must(host, f"systemctl stop mariadb; mv {LOGS} {LOGS}.lost")
+    assert host.run("systemctl start mariadb").rc != 0
+    give(host)
+    ids, steps = wrong()
+    assert f"path_missing/path:{LOGS}" in ids
+    assert "disk database: configuration" in steps
+    mend("database", "disk", "configuration")
+    mend("host_base", "live", "unit_start", unit="mariadb.service")
+    assert wrong() == ([], [])
+    must(host, f"systemctl stop mariadb; rm -r {LOGS}; mv {LOGS}.lost {LOGS}; systemctl start mariadb")
+
+
+@pytest.mark.at_rest
+def test_server_without_a_binary_log_waits_for_no_room(host: Host, apply: Apply) -> None:
+    applied = apply("database", "main", database_binary_log=False)
+    assert applied.status == 0, applied.output
+    assert root(host, "SELECT @@log_bin") == "0"
+    resumed = apply("database", "repair-live", "logs_resume")
+    assert (resumed.status, resumed.changed) == (0, 0), resumed.output
+    assert apply("database", "main").status == 0
+    assert root(host, "SELECT @@log_bin") == "1"

@@ -54,6 +54,14 @@ def test_repair_of_aria_tables_is_the_sites_choice() -> None:
     assert server["aria_recover_options"] == "OFF", "roles/database/templates/hikeshi.cnf.j2"
 
 
+def test_database_keeps_a_binary_log_where_it_is_wanted() -> None:
+    file, names = "roles/database/templates/hikeshi.cnf.j2", {"log_bin", "expire_logs_days", "sync_binlog"}
+    assert not names & set(settings("database", "hikeshi.cnf.j2")["mysqld"]), f"{file}: it was not asked for"
+    server = settings("database", "hikeshi.cnf.j2", database_binary_log=True, database_binary_log_days=3)["mysqld"]
+    assert server["log_bin"] == "/var/log/mysql/mariadb-bin", f"{file}: the role makes that directory"
+    assert (server["expire_logs_days"], server["sync_binlog"]) == ("3", "1"), file
+
+
 def test_database_is_looked_for_where_it_is_told_to_listen() -> None:
     wanted = value("database", "__database_subject", database_addresses=["127.0.0.1", "::1"])["listens"]
     places = [{key: item[key] for key in ("socket", "address", "port") if key in item} for item in wanted]

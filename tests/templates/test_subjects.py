@@ -194,6 +194,40 @@ def test_logs_can_be_kept(role: Role) -> None:
         assert item.get("resume_step", "") in ("", *role.steps("live")), f"{place(role)}: {item['resume_step']}"
 
 
+# A binary log is what a restore needs: a step that took one for an old log would lose the day.
+BINARY_LOGS = [
+    *("mariadb-bin.000001", "mysql-bin.000042", "mysqld-bin.1000000", "web1-bin.000001", "mariadb-relay-bin.000003"),
+    *("mariadb-bin.index", "mariadb-bin.state", "mariadb-bin.~rec~", "mariadb-bin.000001.gz", "mysql-bin.log.000001"),
+    *("general.log.000001", "error.log.000123", "master.info", "ib_logfile0", "aria_log.00000001"),
+]
+
+
+@pytest.mark.parametrize("name", BINARY_LOGS)
+def test_no_binary_log_is_taken_for_an_old_one(name: str) -> None:
+    logs = value("database", "__database_logs")
+    assert not re.fullmatch(logs["rotated"], name), "roles/database/vars/main.yml: rotated"
+    assert not re.fullmatch(logs["written"], name), "roles/database/vars/main.yml: written"
+
+
+@pytest.mark.parametrize("name", ["mariadb-slow.log.1", "slow.log.12.gz", "general.log-20261101", "mysql.log.1"])
+def test_old_logs_of_the_database_are_known(name: str) -> None:
+    assert re.fullmatch(value("database", "__database_logs")["rotated"], name), "roles/database/vars/main.yml"
+
+
+def test_full_disk_of_a_binary_log_is_the_customers_business() -> None:
+    (plain,) = value("database", "__database_subject")["logs"]
+    (binary,) = value("database", "__database_subject", database_binary_log=True)["logs"]
+    assert binary == {**plain, "means": "cannot_buy", "resume_step": "logs_resume"}
+    assert "means" not in plain, "without one, only who reads logs would miss the disk"
+
+
+def test_directory_of_logs_is_missed_only_where_the_server_needs_it() -> None:
+    for wanted in (True, False):
+        paths = value("database", "__database_subject", database_binary_log=wanted)["paths"]
+        (found,) = [item for item in paths if item["path"] == "/var/log/mysql"]
+        assert ("restore_step" in found) is wanted
+
+
 def test_shop_without_a_database_has_no_login() -> None:
     assert value("checkout_service", "__checkout_service_subject")["login"] == {}
 
