@@ -34,6 +34,10 @@ made alone, with a seed that is drawn, and web1 restarted as by `hikeshi drill b
 
 A fault is “not measured” until the command was run for it, and “not tried” where a machine cannot make it.
 
+Row L13 of the catalogue, the root file system full, is not among them: a container's root is the machine's disk. What
+would mend it, moving logs of known names and letting go of deleted ones that are held open, is tried on small disks
+(C5, D4).
+
 """
 _COLUMNS = ("fault", "title", "row", "found", "named", "mended by", "seconds")
 
