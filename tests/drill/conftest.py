@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from hikeshi.drill import customers
 from hikeshi.site import PROJECT, practice_folder
 
 HIKESHI = Path(sys.executable).with_name("hikeshi")
@@ -62,6 +64,20 @@ def ssh(host: str, command: str) -> str:
 def red(probes: list[dict[str, Any]]) -> set[str]:
     """The ids of the probes that failed."""
     return {item["id"] for item in probes if not item["passed"]}
+
+
+def wait_for_orders(number: int = 1, timeout: int = 60) -> float:
+    """Wait until so many more customers have bought; return when that was seen."""
+
+    def orders() -> int:
+        told = ssh("client1", f"grep -c '\"order\":' {customers.FOLDER}/truth.jsonl 2>/dev/null || true")
+        return int(told.strip() or 0)
+
+    wanted, deadline = orders() + number, time.monotonic() + timeout
+    while orders() < wanted:
+        assert time.monotonic() < deadline, f"fewer than {number} customers could buy within {timeout} s"
+        time.sleep(1)
+    return time.time()
 
 
 def reboot(host: str = "web1") -> None:
