@@ -1,6 +1,5 @@
 """What nobody listed: changes that no rule knows, found by the baseline, mended exactly where something suffers."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,9 @@ import pytest
 from hikeshi.drill import customers, faults, ledger
 from hikeshi.site import load
 from tests.drill.administrator import Administrator
-from tests.drill.conftest import hikeshi, reboot, red, ssh, wait_for_orders
+from tests.drill.conftest import ALL, hikeshi, reboot, red, ssh, take_turns, wait_for_orders
 from tests.drill.test_seeing import STATE
 
-ALL = bool(os.environ.get("HIKESHI_TEST_ALL"))
 # An administrator's good work: nobody suffers from it.
 INNOCENT = {
     "file:/etc/systemd/system/mariadb.service.d/nice.conf": "printf '[Service]\\nNice=1\\n'",
@@ -55,6 +53,10 @@ BREAKS_REPORTS = {
 }
 
 
+# They take two minutes each: one of them in an ordinary run.
+TRIALS = [*BREAKS_REPORTS, *UNNAMED, "catalogue-deleted"]
+
+
 @pytest.fixture
 def tidy(whole: Path) -> Iterator[Path]:
     """The practice site; what a test left is taken away, whatever became of it."""
@@ -68,8 +70,9 @@ def drift() -> dict[str, Any]:
 
 
 @pytest.fixture
-def reports(whole: Path) -> Iterator[Path]:
+def reports(whole: Path, seed: int, name: str) -> Iterator[Path]:
     """The practice site, and what an administrator runs beside the shop, in the baseline."""
+    take_turns(list(BREAKS_REPORTS).index(name), len(TRIALS), seed)
     ssh("web1", REPORTS)
     try:
         assert hikeshi("baseline").status == 0
@@ -129,8 +132,6 @@ def test_changes_that_hurt_nobody_are_reported_with_before_and_after(tidy: Path)
 
 @pytest.mark.parametrize("name", BREAKS_REPORTS)
 def test_what_only_a_unit_of_others_suffers_from_is_put_back(reports: Path, name: str) -> None:
-    if not ALL and name != "removed user":
-        pytest.skip("scripts/test --all takes each")
     subject, commands = BREAKS_REPORTS[name]
     ssh("web1", f"{SETUP}{commands}; userdel visitor; systemctl restart reports || true; sleep 1")
     try:
@@ -152,8 +153,7 @@ def test_what_only_a_unit_of_others_suffers_from_is_put_back(reports: Path, name
 
 @pytest.mark.parametrize("name", UNNAMED)
 def test_what_no_rule_knows_is_put_back_and_nothing_else(tidy: Path, seed: int, name: str) -> None:
-    if not ALL and (UNNAMED.index(name) + seed) % len(UNNAMED):
-        pytest.skip("another one this time; scripts/test --all takes them all")
+    take_turns(len(BREAKS_REPORTS) + UNNAMED.index(name), len(TRIALS), seed)
     ssh("web1", SETUP)
     broken = hikeshi("drill", "break", name, "--seed", str(seed))
     assert broken.status == 0, broken.err
@@ -174,6 +174,7 @@ def test_what_no_rule_knows_is_put_back_and_nothing_else(tidy: Path, seed: int, 
 
 def test_what_nothing_can_mend_is_said_and_nothing_else_is_touched(whole: Path, seed: int) -> None:
     """The goods are gone from the database, and there is no backup."""
+    take_turns(len(TRIALS) - 1, len(TRIALS), seed)
     broken = hikeshi("drill", "break", "catalogue-deleted", "--seed", str(seed))
     assert broken.status == 0, broken.err
     try:

@@ -4,7 +4,6 @@ In threes customers come all the while, and an administrator has made three chan
 """
 
 import itertools
-import os
 import random
 import time
 
@@ -14,13 +13,11 @@ from hikeshi.drill import containers, customers, faults, ledger
 from hikeshi.drill.practice import DEFAULT_SCENARIO, scenario
 from hikeshi.site import load
 from tests.drill.administrator import Administrator
-from tests.drill.conftest import Done, hikeshi, reboot, red, ssh, wait_for_orders
+from tests.drill.conftest import ALL, Done, hikeshi, reboot, red, ssh, take_turns, wait_for_orders
 
 FAULTS = faults.catalogue()
 NAMED = [name for name, fault in sorted(FAULTS.items()) if fault.mendable and not fault.unnamed]
-# Each fault alone takes a minute; the ordinary run takes two of them.
-ALL = bool(os.environ.get("HIKESHI_TEST_ALL"))
-SEEDS, THREES, PART = (3, 20, 1) if ALL else (1, 1, len(NAMED) // 2)
+SEEDS, THREES = (3, 20) if ALL else (1, 1)
 # What the probe that turns red says; a fault that no customer notices has neither.
 WHY = {
     "images-not-mounted": "404",
@@ -78,8 +75,7 @@ def recovered() -> Done:
 @pytest.mark.parametrize("number", range(SEEDS))
 @pytest.mark.parametrize("name", NAMED)
 def test_each_fault_alone(whole: object, seed: int, name: str, number: int) -> None:
-    if (NAMED.index(name) + seed) % PART:
-        pytest.skip("others this time; scripts/test --all takes every fault with three seeds")
+    take_turns(NAMED.index(name), len(NAMED) // 2, seed)
     if name not in possible():
         pytest.skip("this machine gives no small disk that could be filled")
     broken = hikeshi("drill", "break", name, "--seed", str(seed + number))
