@@ -235,6 +235,11 @@ def _next_look(site: Site, done: Recovery) -> str:
         if kind == "unit":
             ssh = shlex.join(["ssh", *site.ssh_arguments, finding.host])
             return f"{ssh} sudo journalctl -n 50 -u {shlex.quote(name)}; mend what it names, then {again}"
+    if not done.left:
+        return (
+            "no host shows what is wrong: the shop's own data may be lost, which only a backup brings back, or "
+            f"something outside the site that it needs. Look at what is red above, then {again}"
+        )
     return f"look at what is still wrong above, mend it by hand, then {again}"
 
 
