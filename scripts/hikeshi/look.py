@@ -217,6 +217,7 @@ def triage(site: Site, *, against: Baseline | None, since: datetime | None = Non
     if against:
         done.drift, done.texts = drifted(against, told)
         done.unseen += not_compared(against, told)
+        done.found += drift.failed(done.drift, told)
     if deep:
         done.packages = packaged.find(told)
         done.desired, stopped = desired(site)

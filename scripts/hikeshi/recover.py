@@ -18,7 +18,7 @@ from hikeshi.look import Evidence
 from hikeshi.probes import ProbeResult
 from hikeshi.runner import Event, RunResult
 from hikeshi.site import Site
-from hikeshi.triage import additions, restore, shape
+from hikeshi.triage import additions, drift, restore, shape
 from hikeshi.triage import findings as triage
 from hikeshi.triage import plan as planning
 from hikeshi.triage.additions import Addition
@@ -202,6 +202,7 @@ def _look(site: Site, done: Recovery) -> list[Finding]:
     if done.against:
         done.drift, _ = look.drifted(done.against, done.evidence)
         done.unseen += look.not_compared(done.against, done.evidence)
+        found += drift.failed(done.drift, done.evidence)
     look.note_findings(site, found, done.unseen, done.kept, done.drift)
     return found
 
@@ -234,6 +235,11 @@ def _next_look(site: Site, done: Recovery) -> str:
         if kind == "unit":
             ssh = shlex.join(["ssh", *site.ssh_arguments, finding.host])
             return f"{ssh} sudo journalctl -n 50 -u {shlex.quote(name)}; mend what it names, then {again}"
+    if not done.left:
+        return (
+            "no host shows what is wrong: the shop's own data may be lost, which only a backup brings back, or "
+            f"something outside the site that it needs. Look at what is red above, then {again}"
+        )
     return f"look at what is still wrong above, mend it by hand, then {again}"
 
 
@@ -276,7 +282,7 @@ def _recover(
                 raise RefusedError("nothing was changed: converging was not approved.", "hikeshi recover --yes")
             _converge(site, done, track)
             _prove(site, done, track, settle_s=SETTLE_S)
-        if done.converged and not done.healthy:
+        if not done.healthy and (done.converged or any(item.rule == drift.FAILED for item in done.left)):
             _restore(site, done, track)
 
 
@@ -300,7 +306,10 @@ def _restore(site: Site, done: Recovery, track: Stages) -> None:
         {(item.host, item.subject) for item in done.left},
         gently=any(item.passed for item in done.after),
         trial=secrets.token_hex(8),
-    )[:MOST_RESTORED]
+    )
+    if not done.converged:  # customers are served: what serves them is none of the suspects
+        options = [option for option in options if not option.drift.near]
+    options = options[:MOST_RESTORED]
     if not options:
         return
     screen.say(f"[bold]putting back what was changed since the baseline[/bold], {len(options)} differences, one by one")
@@ -331,11 +340,16 @@ def _try(site: Site, done: Recovery, option: Restoration) -> str:
     # What the trial itself made worse is no measure for the next one.
     taken_back = mend(site, _plan_of(option.undo), check=False) if option.undo else []
     done.after, done.left = before, _look(site, done)
-    became = STAYS if not option.undo else STUCK if any(item.failed for item in taken_back) else TAKEN_BACK
+    became = STAYS if not option.undo else STUCK if any(map(_left_half, taken_back)) else TAKEN_BACK
     if became != TAKEN_BACK:
         done.mended += mended
     done.tried.append(f"{option.words}: {became}")
     return became
+
+
+def _left_half(item: Mended) -> bool:
+    """Say whether a file is not as it stood; that a unit which failed before fails again is no news."""
+    return item.failed and item.planned.step.kind == "disk"
 
 
 def _take_back_half(site: Site, track: Stages, approve: Callable[[Plan], bool]) -> None:

@@ -10,17 +10,9 @@ cold `up`, which removes the kept images first.
 import os
 import sys
 import time
-from pathlib import Path
 
+from tests.bench.practice import busy_s
 from tests.drill.conftest import hikeshi
-
-CORES_BUSY = (0, 1, 2, 5, 6)  # user, nice, system, irq, softirq in /proc/stat, proc_stat(5)
-
-
-def busy_s() -> float:
-    """Return the seconds all cores together were busy since boot."""
-    numbers = Path("/proc/stat").read_text().splitlines()[0].split()[1:]
-    return sum(int(numbers[index]) for index in CORES_BUSY) / os.sysconf("SC_CLK_TCK")
 
 
 def measure(name: str, *words: str) -> tuple[str, float, float]:

@@ -14,8 +14,8 @@ import sys
 import time
 from typing import Any
 
-from hikeshi.site import MOST_SURGE, practice_folder
-from tests.bench.recover import busy_s
+from hikeshi.site import MOST_SURGE
+from tests.bench.practice import busy_s, standing
 from tests.drill.conftest import hikeshi
 
 FIRST = 2  # requests per second
@@ -51,16 +51,8 @@ def search() -> list[tuple[dict[str, Any], float]]:
 
 def main() -> None:
     """Measure, and print one table, lowest rate first."""
-    os.environ.setdefault("HIKESHI_DRILL", "hikeshi-bench")
-    stood = (practice_folder() / "site" / "hosts.yml").exists()
-    up = hikeshi("drill", "up", timeout=1800)
-    if up.status:
-        sys.exit(f"drill up: exit status {up.status}\n{up.err[-2000:]}")
-    try:
+    with standing():
         trials = sorted(search(), key=lambda item: float(item[0]["steps"][-1]["asked"]))
-    finally:
-        if not stood:
-            hikeshi("drill", "down")
     print(f"{'asked/s':>8}{'achieved/s':>12}{'p50 s':>8}{'p95 s':>8}{'ratio':>8}{'busy':>7}")
     base = next((data["steps"][-1]["p95_s"] for data, _ in trials if data["carried"]), None)
     for data, share in trials:

@@ -19,8 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hikeshi.drill import containers
-from hikeshi.site import practice_folder
-from tests.bench.recover import busy_s
+from tests.bench.practice import busy_s, standing
 from tests.drill.conftest import hikeshi
 
 TIMES = 3
@@ -80,12 +79,7 @@ def round_trips(*words: str) -> Counter[str]:
 
 def main() -> None:
     """Measure, and print one table."""
-    os.environ.setdefault("HIKESHI_DRILL", "hikeshi-bench")
-    stood = (practice_folder() / "site" / "hosts.yml").exists()
-    up = hikeshi("drill", "up", timeout=1800)
-    if up.status:
-        sys.exit(f"drill up: exit status {up.status}\n{up.err[-2000:]}")
-    try:
+    with standing():
         rows = {
             "evidence alone": measure(evidence_alone),
             "triage": measure(command("triage")),
@@ -93,9 +87,6 @@ def main() -> None:
             "recover, nothing to do": measure(command("recover", "--yes")),
         }
         trips = round_trips("triage")
-    finally:
-        if not stood:
-            hikeshi("drill", "down")
     alone, recovery = rows["evidence alone"][0], rows["recover, nothing to do"][0]
     print(f"{'':<24}{'wall s':>8}{'busy s':>8}{'to evidence':>13}{'to recover':>12}")
     for name, (wall, busy) in rows.items():

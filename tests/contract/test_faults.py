@@ -153,11 +153,10 @@ def test_what_no_rule_names_the_baseline_can_put_back(name: str) -> None:
         assert not any(path.startswith(restore.LOGIN) for path in touched), f"{FILE}, {name}: is never put back"
 
 
-@pytest.mark.parametrize("name", [name for name, fault in CATALOGUE.items() if not fault.unnamed])
+@pytest.mark.parametrize("name", [name for name, fault in CATALOGUE.items() if fault.mendable and not fault.unnamed])
 def test_subjects_can_be_found_by_a_rule(name: str) -> None:
     known = owned()
     for fault in chosen(name):
-        assert fault.subjects, f"{FILE}, {name}: without subjects the score can never join it with a repair"
         for subject in fault.subjects:
             assert re.match(r"[a-z]+:\S", subject), f"{FILE}, {name}: {subject} must look like unit:NAME or path:PATH"
             whole = subject.split(".")[0] if subject.startswith("table:") else subject
@@ -173,8 +172,8 @@ def test_scenarios_name_known_faults(path: Path) -> None:
     assert not unknown, f"{path.name}: {unknown} is not in {FILE}"
     assert scenario["faults"], f"{path.name}: a scenario without faults is no drill"
     assert faults.compatible(scenario["faults"]), f"{path.name}: some of these faults exclude others, see {FILE}"
-    unnamed = [name for name in scenario["faults"] if CATALOGUE[name].unnamed]
-    assert not unnamed, f"{path.name}: {unnamed} is unnamed, and is made alone"
+    alone = [name for name in scenario["faults"] if CATALOGUE[name].unnamed or not CATALOGUE[name].mendable]
+    assert not alone, f"{path.name}: {alone} is unnamed or cannot be mended, and is made alone"
     hosts = load(DRILL / "containers.yml")["instances"]
     assert scenario.get("reboot") in (None, *hosts), f"{path.name}: reboot names no host of containers.yml"
 
@@ -185,9 +184,11 @@ def test_scenarios_name_known_faults(path: Path) -> None:
         ({"probe": ""}, "needs a probe"),
         ({"subjects": ["unit:nginx.service"]}, "are file:PATH"),
         ({"unnamed": False}, "are file:PATH"),
+        ({"subjects": []}, "has subjects"),
+        ({"mendable": False}, "has none"),
     ],
 )
-def test_unnamed_fault_is_about_a_file_and_hurts(wrong: dict[str, Any], words: str) -> None:
+def test_faults_are_about_what_finds_them(wrong: dict[str, Any], words: str) -> None:
     fine = {"title": "T", "host": "web1", "probe": "top", "subjects": ["file:/etc/x"], "unnamed": True, "variants": []}
     assert faults.FaultData.model_validate(fine).unnamed
     with pytest.raises(ValueError, match=words):

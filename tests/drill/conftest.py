@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,10 @@ from typing import Any
 
 import pytest
 
+from hikeshi.drill import customers
 from hikeshi.site import PROJECT, practice_folder
 
+ALL = bool(os.environ.get("HIKESHI_TEST_ALL"))
 HIKESHI = Path(sys.executable).with_name("hikeshi")
 
 
@@ -64,6 +67,20 @@ def red(probes: list[dict[str, Any]]) -> set[str]:
     return {item["id"] for item in probes if not item["passed"]}
 
 
+def wait_for_orders(number: int = 1, timeout: int = 60) -> float:
+    """Wait until so many more customers have bought; return when that was seen."""
+
+    def orders() -> int:
+        told = ssh("client1", f"grep -c '\"order\":' {customers.FOLDER}/truth.jsonl 2>/dev/null || true")
+        return int(told.strip() or 0)
+
+    wanted, deadline = orders() + number, time.monotonic() + timeout
+    while orders() < wanted:
+        assert time.monotonic() < deadline, f"fewer than {number} customers could buy within {timeout} s"
+        time.sleep(1)
+    return time.time()
+
+
 def reboot(host: str = "web1") -> None:
     """Restart a host as the platform does, and wait until everything on it has started or given up."""
     from hikeshi.drill import containers
@@ -73,6 +90,12 @@ def reboot(host: str = "web1") -> None:
     containers.reboot(state, host)
     # Waited for, not judged: what is wrong after a reboot is for the test that asked for it to find.
     ssh(host, "timeout 50 systemctl is-system-running --wait || true")
+
+
+def take_turns(place: int, turns: int, seed: int) -> None:
+    """Skip this one in the ordinary run, which must end within the hour, unless it is its turn by the seed."""
+    if not ALL and (place + seed) % turns:
+        pytest.skip("it is not its turn; scripts/test --all takes every one")
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,17 @@
 """What nobody listed: changes that no rule knows, found by the baseline, mended exactly where something suffers."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.drill.conftest import hikeshi, reboot, ssh
+from hikeshi.drill import customers, faults, ledger
+from hikeshi.site import load
+from tests.drill.administrator import Administrator
+from tests.drill.conftest import ALL, hikeshi, reboot, red, ssh, take_turns, wait_for_orders
+from tests.drill.test_seeing import STATE
 
-ALL = bool(os.environ.get("HIKESHI_TEST_ALL"))
 # An administrator's good work: nobody suffers from it.
 INNOCENT = {
     "file:/etc/systemd/system/mariadb.service.d/nice.conf": "printf '[Service]\\nNice=1\\n'",
@@ -20,33 +22,46 @@ SETUP = "".join(
     f"mkdir -p $(dirname {path}); {words} > {path}; " for path, words in
     ((subject.removeprefix("file:"), words) for subject, words in INNOCENT.items())
 )  # fmt: skip
-# What breaks the shop: no rule has a name for it, and building the site anew leaves it as it is.
-CULPRITS = {
-    "stray drop-in": (
-        "file:/etc/systemd/system/checkout.service.d/check.conf",
-        "mkdir -p /etc/systemd/system/checkout.service.d; "
-        "printf '[Service]\\nExecStartPre=/bin/false\\n' > /etc/systemd/system/checkout.service.d/check.conf; "
-        # It cannot start any more: that is the fault.
-        "systemctl daemon-reload; ! systemctl restart checkout",
-    ),
-    "altered setting": (
-        "file:/etc/nginx/conf.d/zz-limit.conf",
-        "printf 'limit_req_zone $server_name zone=all:1m rate=1r/m;\\nlimit_req zone=all;\\n' "
-        "> /etc/nginx/conf.d/zz-limit.conf; systemctl reload nginx",
-    ),
-    "altered file of a package": (
-        "file:/etc/nginx/mime.types",
-        "sed -i '/jpeg/d' /etc/nginx/mime.types; systemctl reload nginx",
-    ),
+PATHS = " ".join(subject.removeprefix("file:") for subject in INNOCENT)
+NO_INNOCENT = f"rm -f {PATHS}; systemctl daemon-reload; systemctl reload nginx"
+LOOK = f"stat -c '%n %a %U %Y' {PATHS}; sha256sum {PATHS}"
+FAULTS = faults.catalogue()
+UNNAMED = [name for name, fault in FAULTS.items() if fault.unnamed]
+# What an administrator runs beside the shop, and an account that nothing needs.
+REPORTS = """
+useradd --system reports; useradd --system visitor
+echo daily > /etc/reports.conf
+cat > /etc/systemd/system/reports.service <<'UNIT'
+[Unit]
+Description=The administrator's reports
+[Service]
+User=reports
+ExecStart=/bin/sh -c 'grep -q daily /etc/reports.conf && exec sleep infinity'
+[Install]
+WantedBy=multi-user.target
+UNIT
+systemctl daemon-reload; systemctl enable --now reports
+"""
+NO_REPORTS = """
+systemctl disable --now reports || true
+rm -f /etc/systemd/system/reports.service /etc/reports.conf; systemctl daemon-reload; systemctl reset-failed
+userdel reports || true; userdel visitor || true
+"""
+BREAKS_REPORTS = {
+    "removed user": ("user:reports", "systemctl stop reports; userdel reports"),
+    "changed mode": ("file:/etc/reports.conf", "chmod 0600 /etc/reports.conf"),
 }
+
+
+# They take two minutes each: one of them in an ordinary run.
+TRIALS = [*BREAKS_REPORTS, *UNNAMED, "catalogue-deleted"]
 
 
 @pytest.fixture
 def tidy(whole: Path) -> Iterator[Path]:
     """The practice site; what a test left is taken away, whatever became of it."""
     yield whole
-    paths = " ".join(subject.removeprefix("file:") for subject in INNOCENT)
-    ssh("web1", f"rm -f {paths}; systemctl daemon-reload; systemctl reload nginx")
+    ssh("web1", NO_INNOCENT)
 
 
 def drift() -> dict[str, Any]:
@@ -54,14 +69,50 @@ def drift() -> dict[str, Any]:
     return {item["subject"]: item for item in done.data["drift"]}
 
 
-def test_a_working_day_is_no_drift(tidy: Path) -> None:
-    assert hikeshi("drill", "customers", "--every", "0.5").status == 0
-    ssh("batch1", "systemctl start batch-export-orders.service")
-    reboot("web1")
-    reboot("batch1")
-    hikeshi("drill", "customers", "--stop")
+@pytest.fixture
+def reports(whole: Path, seed: int, name: str) -> Iterator[Path]:
+    """The practice site, and what an administrator runs beside the shop, in the baseline."""
+    take_turns(list(BREAKS_REPORTS).index(name), len(TRIALS), seed)
+    ssh("web1", REPORTS)
+    try:
+        assert hikeshi("baseline").status == 0
+        yield whole
+    finally:
+        ssh("web1", NO_REPORTS)
+        assert hikeshi("baseline").status == 0
+
+
+def finds_nothing() -> None:
     done = hikeshi("triage", "--json")
     assert (done.status, done.data["findings"], done.data["drift"], done.data["unseen"]) == (0, [], [], []), done.out
+
+
+def test_a_working_day_is_no_drift(tidy: Path, seed: int) -> None:
+    site = load("drill")
+    customers.start(site, seed, every=0.5, orders=1)
+    try:
+        wait_for_orders(500 if ALL else 5, timeout=600)
+    finally:
+        truth = customers.stop(site)
+    assert ledger.audit(site, truth.order_numbers)[1] == []
+    ssh("batch1", "systemctl start batch-export-orders.service")
+    for host in ("lb1", "web1"):
+        ssh(host, "logrotate --force /etc/logrotate.conf")
+    for host in ("lb1", "web1", "batch1"):
+        reboot(host)
+    finds_nothing()
+
+
+def test_what_an_administrator_had_in_the_baseline_is_no_drift(tidy: Path) -> None:
+    try:
+        with Administrator():
+            ssh("web1", "echo '7 3 * * 0 kenji test -e /srv' > /etc/cron.d/zz-kenji")
+            assert hikeshi("baseline").status == 0
+            reboot()
+            finds_nothing()
+    finally:
+        ssh("web1", "rm -f /etc/cron.d/zz-kenji")
+        assert hikeshi("baseline").status == 0
 
 
 def test_changes_that_hurt_nobody_are_reported_with_before_and_after(tidy: Path) -> None:
@@ -79,22 +130,58 @@ def test_changes_that_hurt_nobody_are_reported_with_before_and_after(tidy: Path)
         ssh("web1", "chmod 0644 /etc/debian_version; userdel -r visitor 2> /dev/null")
 
 
-@pytest.mark.parametrize("name", list(CULPRITS))
+@pytest.mark.parametrize("name", BREAKS_REPORTS)
+def test_what_only_a_unit_of_others_suffers_from_is_put_back(reports: Path, name: str) -> None:
+    subject, commands = BREAKS_REPORTS[name]
+    ssh("web1", f"{SETUP}{commands}; userdel visitor; systemctl restart reports || true; sleep 1")
+    try:
+        seen = hikeshi("triage", "--json")
+        assert [item["id"] for item in seen.data["findings"]] == ["unit_failed/unit:reports.service"]
+        changed = next(item for item in seen.data["drift"] if item["subject"] == subject)
+        assert changed["before"]
+        assert (changed["after"] is None) == (name == "removed user")
+        done = hikeshi("recover", "--yes", "--json")
+        assert done.status == 0, done.err
+        assert [words.split(" ")[2] for words in done.data["restored"]] == [subject]
+        assert {*INNOCENT, "user:visitor"} <= {item["subject"] for item in done.data["drift"]}, (
+            "nobody suffers from them"
+        )
+        assert ssh("web1", "systemctl is-active reports").strip() == "active"
+    finally:
+        ssh("web1", NO_INNOCENT)
+
+
+@pytest.mark.parametrize("name", UNNAMED)
 def test_what_no_rule_knows_is_put_back_and_nothing_else(tidy: Path, seed: int, name: str) -> None:
-    if not ALL and (list(CULPRITS).index(name) + seed) % len(CULPRITS):
-        pytest.skip("another one this time; scripts/test --all takes them all")
-    subject, commands = CULPRITS[name]
-    ssh("web1", SETUP + commands)
-    before = ssh("web1", "stat -c '%n %a %U %Y' " + " ".join(path.removeprefix("file:") for path in INNOCENT))
+    take_turns(len(BREAKS_REPORTS) + UNNAMED.index(name), len(TRIALS), seed)
+    ssh("web1", SETUP)
+    broken = hikeshi("drill", "break", name, "--seed", str(seed))
+    assert broken.status == 0, broken.err
+    before = ssh("web1", LOOK)
+    assert FAULTS[name].probe in red(hikeshi("probe", "--json").data)
     done = hikeshi("recover", "--yes", "--json")
     assert done.status == 0, done.err
-    assert done.data["healthy"]
-    assert [words for words in done.data["restored"] if subject in words], done.data["restored"]
-    assert len(done.data["restored"]) == 1
-    after = ssh("web1", "stat -c '%n %a %U %Y' " + " ".join(path.removeprefix("file:") for path in INNOCENT))
-    assert after == before
+    assert done.data["converged"], "steps or rules were enough: it is not unnamed"
+    (subject,) = faults.choose(name, seed).subjects
+    assert [words.split(" ")[2] for words in done.data["restored"]] == [subject]
+    assert ssh("web1", LOOK) == before
     left = drift()
     assert subject not in left
     assert set(INNOCENT) <= set(left)
     again = hikeshi("recover", "--yes", "--json")
     assert (again.status, again.data["changed"]) == (0, 0)
+
+
+def test_what_nothing_can_mend_is_said_and_nothing_else_is_touched(whole: Path, seed: int) -> None:
+    """The goods are gone from the database, and there is no backup."""
+    take_turns(len(TRIALS) - 1, len(TRIALS), seed)
+    broken = hikeshi("drill", "break", "catalogue-deleted", "--seed", str(seed))
+    assert broken.status == 0, broken.err
+    try:
+        before = {host: ssh(host, STATE) for host in ("web1", "batch1")}
+        done = hikeshi("recover", "--yes", "--json")
+        assert (done.status, done.data["healthy"], done.data["changed"]) == (1, False, 0), done.err
+        assert "pictures" in red(done.data["probes_after"])
+        assert {host: ssh(host, STATE) for host in before} == before
+    finally:
+        ssh("web1", "checkout-manage seed_catalogue")

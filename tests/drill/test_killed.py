@@ -9,9 +9,9 @@ from pathlib import Path
 
 import psutil
 
-from tests.drill.conftest import HIKESHI, hikeshi, ssh
+from tests.drill.conftest import ALL, HIKESHI, hikeshi, ssh
 
-MOMENTS = 10 if os.environ.get("HIKESHI_TEST_ALL") else 2
+MOMENTS = 10 if ALL else 2
 
 
 def ansible_processes() -> list[str]:

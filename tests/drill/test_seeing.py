@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from hikeshi.site import load
-from tests.drill.conftest import hikeshi, ssh
+from tests.drill.conftest import hikeshi, ssh, take_turns
 
 # Left out is what any login writes (its own records, the journal, the folder in which Ansible unpacks what it copies),
 # what an order writes (some of these commands buy something), and what rules of the firewall count.
@@ -20,8 +20,12 @@ STATE = (
 )
 
 
-@pytest.mark.parametrize("words", ["recover --plan", "triage", "triage --deep", "baseline"])
-def test_looking_changes_nothing(whole: Path, words: str) -> None:
+LOOKS = ["triage", "recover --plan", "triage --deep", "baseline"]
+
+
+@pytest.mark.parametrize("words", LOOKS)
+def test_looking_changes_nothing(whole: Path, seed: int, words: str) -> None:
+    take_turns(LOOKS.index(words), 2, seed)
     hikeshi(*words.split())  # what the first login and the first order make stays made
     before = {host: ssh(host, STATE) for host in ("web1", "batch1")}
     done = hikeshi(*words.split(), "--json")

@@ -197,6 +197,16 @@ def is_logged(host: Host, ask: Ask, path: str) -> None:
     wait_until(lambda: path in must(host, f"cat {LOG}"))
 
 
+@pytest.mark.at_rest
+def test_logs_are_rotated_and_written_on(host: Host, ask: Ask) -> None:
+    assert must(host, "systemctl is-enabled logrotate.timer").strip() == "enabled"
+    is_logged(host, ask, "/before-it-was-rotated")
+    must(host, f"rm -f {LOGS}/access.log.1; logrotate --force /etc/logrotate.d/nginx")
+    assert must(host, f"grep --count /before-it-was-rotated {LOGS}/access.log.1").strip() == "1"
+    is_logged(host, ask, "/after-it-was-rotated")
+    must(host, f"rm -f {LOGS}/*.log.1")
+
+
 def free_kib(host: Host) -> int:
     return int(must(host, f"df --output=avail {LOGS} | tail -n 1"))
 

@@ -32,6 +32,14 @@ def compare(**changes: Any) -> list[drift.Drift]:
     return drift.compare("web1", FACTS, after, SUBJECTS)
 
 
+def test_unit_that_failed_is_a_finding_where_no_role_owns_it() -> None:
+    then = FACTS | {"unit:reports.service": FACTS["unit:nginx.service"]}
+    now = then | {name: {**then[name], "active": "failed"} for name in ("unit:reports.service", "unit:nginx.service")}
+    (found,) = drift.failed(drift.compare("web1", then, now), {"web1": {"subjects": SUBJECTS}})
+    assert (found.id, found.host, found.remedy) == ("unit_failed/unit:reports.service", "web1", ())
+    assert drift.failed(drift.compare("web1", now, now), {"web1": {"subjects": SUBJECTS}}) == []
+
+
 def test_the_same_is_no_drift() -> None:
     assert compare(changes={}) == []
 

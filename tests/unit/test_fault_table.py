@@ -167,7 +167,7 @@ def test_unknown_fault_is_an_error(drill: Drill, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("row", ["i1", "I", "I123", "I0", "1"])
 def test_row_of_the_catalogue_is_a_letter_and_a_number(row: str) -> None:
-    data: dict[str, Any] = {"title": "x", "host": "web1", "subjects": [], "variants": []}
+    data: dict[str, Any] = {"title": "x", "host": "web1", "subjects": ["unit:x"], "variants": []}
     assert faults.FaultData(**data, row="C13").row == "C13"
     with pytest.raises(ValueError, match="row"):
         faults.FaultData(**data, row=row)

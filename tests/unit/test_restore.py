@@ -15,6 +15,7 @@ from hikeshi.runner import Event
 from hikeshi.site import load
 from hikeshi.triage import drift, restore
 from hikeshi.triage.drift import Drift
+from hikeshi.triage.findings import Step
 from tests.unit.commands import Runs, hikeshi
 from tests.unit.test_baseline import FACTS, a_file
 from tests.unit.test_triage import HEALTHY
@@ -93,6 +94,24 @@ def test_what_a_suffering_unit_reads_comes_first_and_others_are_spared_a_restart
         "file_restore: reread unit=mariadb.service how=restart",
         "file_restore: reread unit=nginx.service how=reload",
     ]
+
+
+def test_unit_of_no_role_is_started_again_with_whatever_is_put_back_on_its_host() -> None:
+    user = {"uid": 1001, "gid": 1001, "home": "/srv", "shell": "/bin/sh", "groups": ""}
+    own = "/etc/systemd/system/reports.service.d/x.conf"
+    drifts = [Drift("web1", "user:reports", user, None), Drift("web1", f"file:{own}", None, FILE)]
+    made = restore.restorations(drifts, TEXTS, EVIDENCE, {("web1", "unit:reports.service")}, gently=True)
+    assert [(item.drift.subject, item.steps[1:]) for item in made] == [
+        (f"file:{own}", (again := reread(path=own),)),
+        ("user:reports", (reread(),)),
+    ]
+    assert made[0].undo[1:] == (again,)
+    elsewhere = restore.restorations(drifts, TEXTS, EVIDENCE, {("batch1", "unit:reports.service")}, gently=True)
+    assert [len(item.steps) for item in elsewhere] == [1, 1]
+
+
+def reread(**path: str) -> Step:
+    return Step("web1", "file_restore", "reread", "live", {"unit": "reports.service", "how": "restart", **path})
 
 
 def test_only_undoing_steps_are_read_from_a_journal() -> None:
@@ -203,6 +222,34 @@ def test_what_cannot_be_taken_back_ends_the_trials(
     assert hikeshi(monkeypatch, "recover", "--yes") == ExitStatus.FAILED
     assert "could not be taken back: look at the host" in " ".join(capsys.readouterr().out.split())
     assert not [step for step in story.asked if step.startswith("move_aside") and "a.conf" in step]
+
+
+def test_unit_of_no_role_that_failed_is_mended_past_what_serves_customers(
+    monkeypatch: pytest.MonkeyPatch, story: Story, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Customers are served all the while: of what serves them nothing is tried."""
+    own, unit = "file:/etc/default/reports", "unit:reports.service"
+    facts = story.runs.state["facts"]
+    facts |= {unit: {"load": "loaded", "enabled": "enabled", "active": "active"}}
+    assert hikeshi(monkeypatch, "baseline", "--force", "--why", "it has reports") == ExitStatus.DONE
+    facts |= {unit: {**facts[unit], "active": "failed"}, own: a_file("eeee"), INNOCENT: a_file("eeee", changed=99)}
+    real = recover.mend
+
+    def mend(*words: Any, **more: Any) -> Any:
+        done = real(*words, **more)
+        facts[unit] = {**facts[unit], "active": "failed" if own in facts else "active"}
+        return done
+
+    monkeypatch.setattr(recover, "mend", mend)
+    capsys.readouterr()
+    assert hikeshi(monkeypatch, "triage", "--json") == ExitStatus.FAILED
+    assert [item["id"] for item in json.loads(capsys.readouterr().out)["findings"]] == [
+        "unit_failed/unit:reports.service"
+    ]
+    assert hikeshi(monkeypatch, "recover", "--yes", "--json") == ExitStatus.DONE
+    done = json.loads(capsys.readouterr().out)
+    assert (done["converged"], [own in words for words in done["restored"]]) == (False, [True])
+    assert "move_aside /etc/nginx/conf.d/b.conf" not in story.asked
 
 
 def test_drift_that_hurts_nobody_is_not_touched(

@@ -37,6 +37,8 @@ class FaultData(BaseModel):
     def _is_about_what_finds_it(self) -> Self:
         if self.unnamed and not self.probe:
             raise ValueError("an unnamed fault needs a probe: what nobody suffers from is not put back")
+        if self.mendable == (not self.subjects):
+            raise ValueError("a fault has subjects, by which its repair is known; one that nothing can mend has none")
         if any(subject.startswith("file:/") != self.unnamed for subject in self.subjects):
             raise ValueError("subjects of an unnamed fault, and of no other, are file:PATH: the baseline puts it back")
         return self

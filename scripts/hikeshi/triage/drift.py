@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hikeshi.triage.findings import Evidence
+from hikeshi.triage.findings import Effect, Evidence, Finding
 
 Fields = Mapping[str, Any]
 Facts = Mapping[str, Fields]  # of one host: subject → fields, see roles/evidence/module_utils/hikeshi_state.py
@@ -32,6 +32,7 @@ _TOLD_BY = {
     "state: sysctls": ("sysctl",),
 }  # fmt: skip
 DIFF_LINES, COMPARED_LINES = 40, 5000
+FAILED = "unit_failed"  # the one finding that leans on the baseline
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,29 @@ def compare(
     above = _above(found)
     found = [item for item in found if item.subject not in above or not _is_directory_that_came_or_went(item)]
     return sorted(found, key=lambda drift: (not drift.near, -drift.changed, drift.subject))
+
+
+def failed(drifts: Sequence[Drift], evidence: Mapping[str, Evidence]) -> list[Finding]:
+    """Return a finding for each unit that failed since, of those that belong to no role: no rule knows them."""
+    owned = {
+        (host, f"unit:{unit['name']}")
+        for host, seen in evidence.items()
+        for subject in seen["subjects"]
+        for unit in subject.get("units") or []
+    }
+    return [
+        Finding(
+            rule=FAILED,
+            host=item.host,
+            subject=item.subject,
+            effect=Effect.UNTIDY,
+            cause=f"{item.subject.partition(':')[2]} failed; it ran when the baseline was recorded",
+            quote=item.words,
+            remedy=(),
+        )
+        for item in drifts
+        if item.kind == "unit" and "active" in item.differences and (item.host, item.subject) not in owned
+    ]
 
 
 def difference(before: str, after: str) -> list[str]:

@@ -62,8 +62,10 @@ def restorations(
 ) -> list[Restoration]:
     """Return what can be put back: first what a unit reads that suffers, else in the order of the differences.
 
-    `hurt`: hosts and subjects of findings. `gently`: customers are served meanwhile, so a unit that does not suffer is
-    reloaded and not restarted. `trial`: marks what the steps do, so that only this is undone, and only once.
+    `hurt`: hosts and subjects of findings; a unit among them that belongs to no role is started again with whatever is
+    put back on its host, because nobody knows what it reads. `gently`: customers are served meanwhile, so a unit that
+    does not suffer is reloaded and not restarted. `trial`: marks what the steps do, so that only this is undone, and
+    only once.
 
     `texts`: host → path → name of the text that the baseline keeps. Left out is what it keeps no text of (a secret, or
     what is too long), what has no step (a package, a listening socket), and what decides who gets in: of that a change
@@ -75,18 +77,36 @@ def restorations(
         path = step.args.get("path", "") if step else ""
         if step is None or any(path == place or path.startswith(f"{place}/") for place in LOGIN):
             continue
+        subjects = evidence[item.host]["subjects"]
+        foreign = sorted(
+            _units(item.host, hurt) - {unit["name"] for owner in subjects for unit in owner.get("units") or []}
+        )
         again = tuple(
-            Step(item.host, ROLE, "reread", "live", {"unit": unit, "how": how, "path": path})
-            for unit in _readers(path, evidence[item.host]["subjects"])
+            Step(item.host, ROLE, "reread", "live", {"unit": unit, "how": how, **({"path": path} if path else {})})
+            for unit in dict.fromkeys([*_readers(path, subjects), *foreign])
             for how in ["reload" if gently and (item.host, f"unit:{unit}") not in hurt else "restart"]
         )
         undo = _undo(item, step, trial)
         found.append(Restoration(item, (step, *again), (undo, *again) if undo else ()))
 
     def elsewhere(made: Restoration) -> bool:
-        return not any((step.host, f"unit:{step.args.get('unit')}") in hurt for step in made.steps)
+        path, host = made.steps[0].args.get("path", ""), made.drift.host
+        units = _units(host, hurt)
+        return not (
+            any(_is_of(path, unit) for unit in units) or units.intersection(_readers(path, evidence[host]["subjects"]))
+        )
 
-    return sorted(found, key=elsewhere)
+    # What cannot be taken back comes last.
+    return sorted(found, key=lambda made: (elsewhere(made), not made.undo))
+
+
+def _units(host: str, hurt: Collection[tuple[str, str]]) -> set[str]:
+    return {subject.partition(":")[2] for at, subject in hurt if at == host and subject.startswith("unit:")}
+
+
+def _is_of(path: str, unit: str) -> bool:
+    """Say whether a file is a unit's own, or one of its drop-ins."""
+    return f"/{unit}.d/" in path or path.endswith(f"/{unit}")
 
 
 def _undo(item: Drift, step: Step, trial: str) -> Step | None:
@@ -130,7 +150,7 @@ def _step(item: Drift, texts: Mapping[str, str], trial: str) -> Step | None:
 def _readers(path: str, subjects: Sequence[Evidence]) -> list[str]:
     """Return the units that read a file: the one that it is or belongs to, else those of the role where it lies."""
     for subject in subjects:
-        if own := [unit for unit in _services(subject) if f"/{unit}.d/" in path or path.endswith(f"/{unit}")]:
+        if own := [unit for unit in _services(subject) if _is_of(path, unit)]:
             return own
     for subject in subjects:
         places = [item["path"] for key in ("paths", "directories") for item in subject.get(key) or []]
