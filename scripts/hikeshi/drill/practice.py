@@ -3,6 +3,7 @@
 import json
 import secrets
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -239,12 +240,17 @@ def score(recovery: Recovery) -> dict[str, Any]:
                 "seed": fault.seed,
                 "operations": fault.operations,
                 "mended": not open_still and bool(steps or recovery.converged),
-                "by": [" ".join([step["role"], step["step"], *step["args"].values()]) for step in steps]
+                "by": [_words(step) for step in steps]
                 or (["converge"] if recovery.converged and not open_still else []),
                 "seconds": round(sum(step["seconds"] for step in steps), 1),
             }
         )
     return {"faults": rows, "probes_broken": data["probes_before"], "recovery": data}
+
+
+def _words(step: Mapping[str, Any]) -> str:
+    """Return a step and its arguments in one line, without the mark of its trial."""
+    return " ".join([step["role"], step["step"], *(value for name, value in step["args"].items() if name != "trial")])
 
 
 def whole(release: str) -> Site:
