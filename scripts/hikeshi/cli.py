@@ -5,6 +5,7 @@ import os
 import shlex
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -209,8 +210,12 @@ def recover_site(
     chosen = load(site)
     show.heading(chosen)
 
-    def approve(proposed: Plan) -> bool:
-        if proposed.steps:
+    def approve(proposed: Plan, trials: Sequence[str]) -> bool:
+        if trials:
+            screen.say(
+                "no step is known for this; one by one, and taken back where it does not help, would be put back:"
+            )
+        elif proposed.steps:
             screen.say(f"{len(proposed.steps)} steps; if they are not enough, the whole site is converged from code:")
         else:
             screen.say("no step is known for this: the whole site would be converged from code, as hikeshi build does")
@@ -218,6 +223,8 @@ def recover_site(
             screen.say(
                 f"  {planned.step.kind} · {screen.line(planned.step.host)} · {screen.line(planned.step.words, 200)}"
             )
+        for words in trials:
+            screen.say(f"  {screen.line(words, 200)}")
         if yes or check:
             return True
         if not sys.stdin.isatty():

@@ -27,6 +27,8 @@ from hikeshi.triage.findings import Finding, Step
 from hikeshi.triage.plan import Plan, Planned
 from hikeshi.triage.restore import Restoration
 
+# Asked before the first change: the plan, or in words the differences that would be tried one by one.
+Approve = Callable[[Plan, Sequence[str]], bool]
 ROUNDS = 4  # a repair can bring to light what it hid: a mounted volume its own wrong modes, a started service the next
 ABANDONED_WAIT_S = 60  # how long the leftovers of a killed run may take to end by themselves
 MOST_RESTORED = 12  # differences from the baseline that are tried, some 15 s each
@@ -174,11 +176,11 @@ def _last_words(seen: Mapping[str, Mapping[str, Any]], hosts: set[str]) -> list[
 def recover(
     site: Site,
     *,
-    approve: Callable[[Plan], bool],
+    approve: Approve,
     check: bool = False,
     plan_only: bool = False,
 ) -> Recovery:
-    """Recover a site. `approve` is asked once, before the first change; a healthy site is left as it is."""
+    """Recover a site. `approve` is asked before the first change; a healthy site is left as it is."""
     done = Recovery(site.name, started=datetime.now(UTC).isoformat(timespec="seconds"))
     began = time.monotonic()
     show.remind(site)
@@ -220,7 +222,7 @@ def _look_when_quiet(site: Site, done: Recovery) -> list[Finding]:
                 f"let it end, or end it by hand on {host} (kill {item['pid']}), then run the same command again",
             )
         screen.say(
-            f"{screen.safe(host)} still runs what an earlier run left behind ({screen.safe(item['command'])}); waiting"
+            f"{screen.line(host)} still runs what an earlier run left behind ({screen.line(item['command'])}); waiting"
         )
         time.sleep(2)
         found = _look(site, done)
@@ -243,12 +245,10 @@ def _next_look(site: Site, done: Recovery) -> str:
     return f"look at what is still wrong above, mend it by hand, then {again}"
 
 
-def _recover(
-    site: Site, done: Recovery, track: Stages, *, approve: Callable[[Plan], bool], check: bool, plan_only: bool
-) -> None:
+def _recover(site: Site, done: Recovery, track: Stages, *, approve: Approve, check: bool, plan_only: bool) -> None:
     if track.earlier:
         words = track.earlier.words(site.zone)
-        screen.say(f"going on after a recovery that did not come to its end: {screen.safe(words)}")
+        screen.say(f"going on after a recovery that did not come to its end: {screen.line(words)}")
     with track.stage("probe"):
         screen.say("[bold]looking as a customer[/bold]")
         done.before = probes.run(site, "customer", report=screen.probe_line)
@@ -267,9 +267,9 @@ def _recover(
     if plan_only:
         done.left, done.after = found, done.before
     elif found or red:
-        if not approve(plan):
+        approved = bool(plan.steps) or red or _worth_converging(found)
+        if approved and not approve(plan, ()):
             raise RefusedError("nothing was changed: the plan was not approved.", "hikeshi recover --yes")
-        approved = True
         _mend_in_rounds(site, done, track, check=check)
     if not found and track.done_before("mend"):
         track.skip("mend", "done by the recovery before, which did not come to its end; no finding is left")
@@ -278,12 +278,12 @@ def _recover(
         # What we, or the recovery that was cut off, have started may still be starting.
         _prove(site, done, track, settle_s=SETTLE_S if done.mended or track.earlier else 0)
         if not all(item.passed for item in done.after) and not done.converged:
-            if not approved and not approve(Plan(())):
+            if not approved and not approve(Plan(()), ()):
                 raise RefusedError("nothing was changed: converging was not approved.", "hikeshi recover --yes")
             _converge(site, done, track)
             _prove(site, done, track, settle_s=SETTLE_S)
         if not done.healthy and (done.converged or any(item.rule == drift.FAILED for item in done.left)):
-            _restore(site, done, track)
+            _restore(site, done, track, approve)
 
 
 def _baseline(site: Site) -> Baseline | None:
@@ -291,36 +291,43 @@ def _baseline(site: Site) -> Baseline | None:
     try:
         return baseline.newest(site)
     except HikeshiError as problem:
-        screen.say(f"going on without a baseline: {screen.safe(problem.message)}")
+        screen.say(f"going on without a baseline: {screen.line(problem.message)}")
         return None
 
 
-def _restore(site: Site, done: Recovery, track: Stages) -> None:
+def _restore(site: Site, done: Recovery, track: Stages, approve: Approve) -> None:
     """Put back what differs from the baseline, one difference at a time; what helps nobody is taken back at once."""
     if done.against is None:
         return
+    kept = done.against.hosts
     options = restore.restorations(
         done.drift,
-        {host: kept["texts"] for host, kept in done.against.hosts.items()},
+        {host: then["texts"] for host, then in kept.items()},
         done.evidence,
         {(item.host, item.subject) for item in done.left},
+        {host: restore.accounts_of(then["facts"]) for host, then in kept.items()},
         gently=any(item.passed for item in done.after),
         trial=secrets.token_hex(8),
     )
-    if not done.converged:  # customers are served: what serves them is none of the suspects
-        options = [option for option in options if not option.drift.near]
+    if not done.converged:  # customers are served: only what lies near to the units of others is tried
+        failed = {(item.host, item.subject) for item in done.left if item.rule == drift.FAILED}
+        options = restore.for_units_of_others(
+            options, [item for item in done.drift if (item.host, item.subject) in failed]
+        )
     options = options[:MOST_RESTORED]
     if not options:
         return
+    if not done.converged and not approve(Plan(()), [option.words for option in options]):
+        raise RefusedError("nothing was put back: that was not approved.", "hikeshi recover --yes")
     screen.say(f"[bold]putting back what was changed since the baseline[/bold], {len(options)} differences, one by one")
     for option in options:
         if not _ill(done):
             break
         permissions.require_for(site, option.steps)
         with track.stage("restore", what=option.words, undo=[asdict(step) for step in option.undo]) as action:
-            screen.say(f"putting back {screen.safe(option.words, 300)}")
+            screen.say(f"putting back {screen.line(option.words, 300)}")
             became = _try(site, done, option)
-            screen.say(screen.safe(became))
+            screen.say(screen.line(became))
             action.data["became"] = became
         if became == STUCK:
             break
@@ -352,12 +359,12 @@ def _left_half(item: Mended) -> bool:
     return item.failed and item.planned.step.kind == "disk"
 
 
-def _take_back_half(site: Site, track: Stages, approve: Callable[[Plan], bool]) -> None:
+def _take_back_half(site: Site, track: Stages, approve: Approve) -> None:
     """Take back what an earlier recovery put back and died before it knew whether that helped."""
     steps = restore.read_undo(track.earlier.begun.get("undo")) if track.earlier else ()
     if steps:
         screen.say("the recovery before had put something back and not judged it: that is taken back first")
-        if not approve(_plan_of(steps)):
+        if not approve(_plan_of(steps), ()):
             raise RefusedError("nothing was changed: taking it back was not approved.", "hikeshi recover --yes")
         with track.stage("restore", what="taken back", undo=[asdict(step) for step in steps]):
             mend(site, _plan_of(steps), check=False)
@@ -404,10 +411,13 @@ def _mend_in_rounds(site: Site, done: Recovery, track: Stages, *, check: bool) -
             screen.finding_line(finding)
         done.found = done.found + new
     done.left = found
-    # Of what has no step and hurts nobody yet, a person must think; building everything anew would only disturb.
-    worth_it = [item for item in found if item.remedy or item.effect < triage.Effect.WILL_BREAK]
-    if worth_it and not check:
+    if _worth_converging(found) and not check:
         _converge(site, done, track)
+
+
+def _worth_converging(found: Sequence[Finding]) -> bool:
+    """Of what has no step and hurts nobody yet, a person must think: building everything anew would only disturb."""
+    return any(item.remedy or item.effect < triage.Effect.WILL_BREAK for item in found)
 
 
 def _converge(site: Site, done: Recovery, track: Stages) -> None:

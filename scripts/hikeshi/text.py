@@ -2,13 +2,16 @@
 
 import base64
 import html
+import ipaddress
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 HIDDEN = "[hidden]"
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _SECRET_KEY = re.compile(r"(?i)(passw|secret|token|api_?key|private_?key|credential)")
+_THING = re.compile(r"/|[^/]+\.(service|socket|timer|path|mount|target)$")  # a path, or the name of a unit
 _LINE = 16  # characters; a shorter line of a secret says little, and would hide what is none
 _SHORTEST = 6  # characters; shorter values would hide half of every text and are left to their keys
 _ENCODED = re.compile(r"[%\\&+]")  # without one of these a text holds no URL, JSON or HTML encoding of anything
@@ -74,9 +77,16 @@ class Redactor:
 
 
 def _names_secret(key: str, item: object) -> bool:
-    """Say whether a key names a secret. A unit or a file that is called like one, and what is known of it, does not."""
-    thing = isinstance(item, dict | list) and ("/" in key or "." in key)
-    return not thing and bool(_SECRET_KEY.search(key))
+    """Say whether a key names a secret; a unit, a file or a host that is called like one does not."""
+    thing = isinstance(item, dict | list) and bool(_THING.match(key))
+    host = isinstance(item, list) and all(map(_is_address, item))
+    return not thing and not host and bool(_SECRET_KEY.search(key))
+
+
+def _is_address(item: object) -> bool:
+    with suppress(ValueError):
+        return isinstance(item, str) and bool(ipaddress.ip_address(item))
+    return False
 
 
 def _base64_parts(secret: str) -> Iterable[str]:

@@ -484,7 +484,7 @@ def test_unit_is_told_as_systemd_shows_it() -> None:
         "load": "loaded", "enabled": "enabled", "active": "active",
         "fragment": "/usr/lib/systemd/system/nginx.service",
         "drop_ins": "/etc/systemd/system/nginx.service.d/a.conf /usr/lib/systemd/system/service.d/b.conf",
-        "condition": "yes", "dangerous": "reboot-force poweroff",
+        "condition": "yes", "user": "", "dangerous": "reboot-force poweroff",
     }  # fmt: skip
     assert (sleeping["active"], sleeping["condition"], sleeping["dangerous"]) == ("inactive", "", "")
 

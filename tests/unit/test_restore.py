@@ -27,7 +27,9 @@ EVIDENCE = {"web1": HEALTHY}
 
 def steps(subject: str, before: Any, after: Any) -> tuple[list[str], list[str]]:
     """Return the words of what puts one difference back, and of what undoes that."""
-    made = restore.restorations([Drift("web1", subject, before, after)], TEXTS, EVIDENCE, trial=TRIAL)
+    made = restore.restorations(
+        [Drift("web1", subject, before, after)], TEXTS, EVIDENCE, accounts={"web1": {"shop", "lead"}}, trial=TRIAL
+    )
     if not made:
         return [], []
     return [step.words for step in made[0].steps], [step.words for step in made[0].undo]
@@ -60,6 +62,7 @@ def test_each_difference_has_its_step_and_what_takes_it_back(before: Any, after:
 
 def test_removed_account_is_made_again_and_stays() -> None:
     user = {"uid": 1001, "gid": 1001, "home": "/srv", "shell": "/bin/sh", "groups": "www-data"}
+    assert restore.accounts_of({"unit:shop.service": {"user": "shop"}, "unit:x.service": {"user": ""}}) == {"shop"}
     words = "file_restore: user name=shop uid=1001 gid=1001 home=/srv shell=/bin/sh groups=www-data"
     assert steps("user:shop", user, None) == ([words], [])
 
@@ -72,6 +75,8 @@ def test_removed_account_is_made_again_and_stays() -> None:
         ("file:/etc/sudoers", FILE, a_file("ffff")),
         ("file:/etc/new.d", None, {"kind": "directory"}),
         ("user:eve", None, {"uid": 1002}),
+        ("user:tanaka", {"uid": 1003, "gid": 1003, "groups": ""}, None),  # no unit ran as this one
+        ("user:lead", {"uid": 1004, "gid": 1004, "groups": "audio,sudo"}, None),
         ("package:nginx", {"version": "1"}, {"version": "2"}),
         ("listen:tcp/0.0.0.0:80", {"program": "nginx"}, None),
     ],
@@ -100,14 +105,39 @@ def test_unit_of_no_role_is_started_again_with_whatever_is_put_back_on_its_host(
     user = {"uid": 1001, "gid": 1001, "home": "/srv", "shell": "/bin/sh", "groups": ""}
     own = "/etc/systemd/system/reports.service.d/x.conf"
     drifts = [Drift("web1", "user:reports", user, None), Drift("web1", f"file:{own}", None, FILE)]
-    made = restore.restorations(drifts, TEXTS, EVIDENCE, {("web1", "unit:reports.service")}, gently=True)
+    whole = {"web1": {"reports"}}
+    made = restore.restorations(drifts, TEXTS, EVIDENCE, {("web1", "unit:reports.service")}, whole, gently=True)
     assert [(item.drift.subject, item.steps[1:]) for item in made] == [
         (f"file:{own}", (again := reread(path=own),)),
         ("user:reports", (reread(),)),
     ]
     assert made[0].undo[1:] == (again,)
-    elsewhere = restore.restorations(drifts, TEXTS, EVIDENCE, {("batch1", "unit:reports.service")}, gently=True)
+    elsewhere = restore.restorations(drifts, TEXTS, EVIDENCE, {("batch1", "unit:reports.service")}, whole, gently=True)
     assert [len(item.steps) for item in elsewhere] == [1, 1]
+
+
+def test_for_a_unit_that_serves_no_customer_only_what_is_near_to_it_is_tried() -> None:
+    user = {"uid": 999, "gid": 999, "home": "/srv", "shell": "/bin/sh", "groups": ""}
+    failed = Drift("web1", "unit:reports.service", {"active": "active", "user": "reports"}, {"active": "failed"})
+    far = [
+        "file:/etc/cron.d/purge",
+        "file:/etc/hosts",
+        "file:/etc/systemd/system/purge.timer",
+        "file:/etc/nftables.conf",
+    ]
+    drifts = [
+        Drift("web1", "user:reports", user, None),
+        Drift("web1", "user:other", user, None),
+        Drift("web1", "file:/etc/reports.conf", None, FILE),
+        Drift("web1", "file:/etc/nginx/x.conf", None, FILE, near=True),
+        Drift("batch1", "file:/etc/reports.conf", None, FILE),
+        *(Drift("web1", subject, None, FILE) for subject in far),
+    ]
+    both = {host: {**HEALTHY, "host": host} for host in ("web1", "batch1")}
+    made = restore.restorations(drifts, {}, both, accounts={"web1": {"reports", "other"}})
+    assert len(made) == len(drifts)
+    kept = restore.for_units_of_others(made, [failed])
+    assert [item.drift.subject for item in kept] == ["file:/etc/reports.conf", "user:reports"]
 
 
 def reread(**path: str) -> Step:

@@ -46,6 +46,11 @@ def test_known_secrets_and_secret_keys_are_hidden() -> None:
     }
 
 
+def test_key_with_a_dot_still_names_a_secret() -> None:
+    for told in ({"db.password": ["hunter2xx"]}, {"stripe.secret": {"value": "hunter2xx"}}):
+        assert Redactor([]).data(told) == dict.fromkeys(told, HIDDEN)
+
+
 def test_a_unit_or_file_that_is_called_like_a_secret_is_none() -> None:
     told = {
         "systemd-ask-password-wall.service": {"log": ["no"]},

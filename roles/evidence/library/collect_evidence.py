@@ -877,9 +877,11 @@ def why_not_reached(address, port):
     try:
         with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as client:
             client.settimeout(REACH_TIMEOUT_S)
-            client.connect((address, port))
+            client.connect((address, int(port)))
     except OSError as error:
         return errno.errorcode.get(error.errno, "TIMEOUT")
+    except (ValueError, OverflowError) as error:
+        return type(error).__name__
     return ""
 
 

@@ -13,8 +13,8 @@ what differs now is drift. Returned are:
                              must_change}. groups: further ones, sorted; expires: the day, since the epoch, or ""
       group:NAME             {gid}
       unit:NAME              {load, enabled, fragment, drop_ins}, of a running system also {active, condition,
-                             dangerous}. active: active, failed, or inactive, which is also what is on its way;
-                             condition: yes, no, "" where it was never asked; dangerous: what systemd does to the host
+                             user, dangerous}. active: active, failed, or inactive, which is also what is on its way;
+                             condition: yes, no, "" where it was never asked; user: as whom it runs, "" for root; dangerous: what systemd does to the host
                              when it fails, ends or takes too long. Paths below /lib are told as below /usr/lib. Left
                              out: what no file makes, templates, instances that sleep, what comes with each login, names
                              that lead to nothing
@@ -94,7 +94,7 @@ UNIT_PLACES = ("/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib
 ACTIONS = ("FailureAction", "SuccessAction", "StartLimitAction", "JobTimeoutAction")
 UNIT_PROPERTIES = (
     "Id", "LoadState", "ActiveState", "UnitFileState", "FragmentPath", "DropInPaths", "Transient", "ConditionResult",
-    "ConditionTimestampMonotonic", *ACTIONS,
+    "ConditionTimestampMonotonic", "User", *ACTIONS,
 )  # fmt: skip
 KERNEL_MOUNT = re.compile(r"(?s)/(?:proc|sys|dev|run)(?:/.*)?")
 # Numbers of processes and pipes, and where a container's storage happens to lie.
@@ -687,6 +687,7 @@ def unit_of(fields):
         "fragment": "" if load == "masked" else usual(fragment),
         "drop_ins": " ".join(map(usual, fields.get("DropInPaths", "").split())),
         "condition": fields.get("ConditionResult", "") if tested else "",
+        "user": fields.get("User", ""),
         "dangerous": " ".join(fields[key] for key in ACTIONS if fields.get(key, "none") not in ("none", "")),
     }
 

@@ -276,7 +276,7 @@ def play(name: str, seed: int | None, release: str) -> dict[str, Any]:
     time.sleep(CUSTOMERS_S)
     break_site(plan.faults, number, plan.reboot)
     screen.say("[bold]the customer calls[/bold]")
-    recovery = recover.recover(site, approve=lambda plan: True)
+    recovery = recover.recover(site, approve=lambda *_: True)
     time.sleep(CUSTOMERS_S)
     result = score(recovery)
     result |= {"scenario": name, "money": count_money(site)}

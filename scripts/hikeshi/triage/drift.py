@@ -20,7 +20,7 @@ _RESTLESS_FIELDS = {
     "file": {"changed", "secret"},  # secret follows from modes, its own or those above
     "mount": {"source"},  # loop devices are numbered as they come
     "time": {"synchronized"},
-    "unit": {"condition"},
+    "unit": {"condition", "user"},  # as whom it runs its file says, too
 }
 _RESTLESS = ("file:/var/spool/cron/atjobs/.SEQ",)
 # Which subjects a source of the collector tells; where it was cut short, what is not told is not gone.

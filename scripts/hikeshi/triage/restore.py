@@ -6,6 +6,7 @@ if what suffers recovers. People change servers for good reasons, and nothing el
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 from hikeshi.triage.drift import Drift
@@ -19,6 +20,11 @@ _UNDOING: dict[tuple[str, str], Literal["disk", "live"]] = {
 }
 LOGIN = ("/etc/ssh", "/etc/pam.d", "/etc/security", "/etc/sudoers", "/etc/sudoers.d", "/etc/nologin", "/etc/login.defs",
          "/etc/passwd", "/etc/shadow", "/etc/group", "/etc/gshadow", "/etc/nsswitch.conf")  # fmt: skip
+
+# What may act on other hosts, or by itself at any moment, is not tried for a unit that serves no customer.
+_FAR = ("/etc/cron", "/etc/anacrontab", "/var/spool/cron", "/etc/hosts", "/etc/resolv.conf", "/etc/network",
+        "/etc/netplan", "/etc/systemd/network", "/etc/iptables", "/etc/nftables.conf")  # fmt: skip
+_MASTERS = {"sudo", "wheel", "root", "admin", "adm", "docker", "lxd"}  # groups whose members rule the host
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,7 @@ def restorations(
     texts: Mapping[str, Mapping[str, str]],
     evidence: Mapping[str, Evidence],
     hurt: Collection[tuple[str, str]] = (),
+    accounts: Mapping[str, Collection[str]] = MappingProxyType({}),
     *,
     gently: bool = False,
     trial: str = "",
@@ -67,6 +74,8 @@ def restorations(
     does not suffer is reloaded and not restarted. `trial`: marks what the steps do, so that only this is undone, and
     only once.
 
+    `accounts`: host → those under which units ran; of people nobody is made again.
+
     `texts`: host → path → name of the text that the baseline keeps. Left out is what it keeps no text of (a secret, or
     what is too long), what has no step (a package, a listening socket), and what decides who gets in: of that a change
     is proved with a new login (remote_access), never tried.
@@ -76,6 +85,8 @@ def restorations(
         step = _step(item, texts.get(item.host, {}), trial)
         path = step.args.get("path", "") if step else ""
         if step is None or any(path == place or path.startswith(f"{place}/") for place in LOGIN):
+            continue
+        if step.step == "user" and not _is_of_a_program(step, accounts.get(item.host, ())):
             continue
         subjects = evidence[item.host]["subjects"]
         foreign = sorted(
@@ -98,6 +109,30 @@ def restorations(
 
     # What cannot be taken back comes last.
     return sorted(found, key=lambda made: (elsewhere(made), not made.undo))
+
+
+def _is_of_a_program(step: Step, accounts: Collection[str]) -> bool:
+    """Say whether an account is one that a unit ran as, and rules nothing."""
+    return step.args["name"] in accounts and not _MASTERS.intersection(step.args["groups"].replace(",", " ").split())
+
+
+def for_units_of_others(options: Sequence[Restoration], failed: Collection[Drift]) -> list[Restoration]:
+    """Return those that may help units which failed and serve no customer: on their host, and near to nobody else."""
+    own = {(item.host, str((item.before or {}).get("user", ""))) for item in failed}
+    return [
+        made
+        for made in options
+        if any(made.drift.host == item.host for item in failed)
+        and not made.drift.near
+        and (made.drift.kind != "user" or (made.drift.host, made.drift.subject.partition(":")[2]) in own)
+        and not made.steps[0].args.get("path", "").startswith(_FAR)
+        and not made.steps[0].args.get("path", "").endswith(".timer")
+    ]
+
+
+def accounts_of(facts: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Return as whom the units of a host ran."""
+    return {str(fields["user"]) for subject, fields in facts.items() if subject[:5] == "unit:" and fields.get("user")}
 
 
 def _units(host: str, hurt: Collection[tuple[str, str]]) -> set[str]:
