@@ -763,6 +763,10 @@ def test_this_machine_is_asked_who_listens(tmp_path: Path) -> None:
         assert STATE.listens(COLLECT.Collector(), wanted) == {path: False, f"127.0.0.1:{port}": False}
         line.listen()
         local.listen()
+        other = tmp_path / "run"
+        other.symlink_to(folder)
+        by_link = [{"listens": [{"socket": f"{other}/x.sock"}]}]
+        assert STATE.listens(COLLECT.Collector(), by_link) == {f"{other}/x.sock": True}, "as /var/run is /run"
         Path(path).unlink()
         assert STATE.listens(COLLECT.Collector(), wanted) == {path: True, f"127.0.0.1:{port}": True}, (
             "removed, not left"

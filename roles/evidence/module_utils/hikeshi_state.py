@@ -14,7 +14,8 @@ what differs now is drift. Returned are:
       group:NAME             {gid}
       unit:NAME              {load, enabled, fragment, drop_ins}, of a running system also {active, condition,
                              user, dangerous}. active: active, failed, or inactive, which is also what is on its way;
-                             condition: yes, no, "" where it was never asked; user: as whom it runs, "" for root; dangerous: what systemd does to the host
+                             condition: yes, no, "" where it was never asked; user: as whom it runs, "" for
+                             root; dangerous: what systemd does to the host
                              when it fails, ends or takes too long. Paths below /lib are told as below /usr/lib. Left
                              out: what no file makes, templates, instances that sleep, what comes with each login, names
                              that lead to nothing
@@ -752,11 +753,16 @@ def unix_sockets(told):
     return found
 
 
+def resolved(path):
+    """Return a socket's path with links in its directory followed: /var/run is /run, whatever a program calls it."""
+    return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+
+
 def listens(collector, subjects):
     """Return of each socket and address that subjects want whether anybody listens there."""
     wanted = [item for subject in subjects for item in subject.get("listens") or []]
     try:
-        there = {path for path, _ in unix_sockets(read_kernel("/proc/net/unix"))} if wanted else set()
+        there = {resolved(path) for path, _ in unix_sockets(read_kernel("/proc/net/unix"))} if wanted else set()
         for file in filter(os.path.exists, ("/proc/net/tcp", "/proc/net/tcp6") if wanted else ()):
             there |= {f"{place}:{port}" for place, port, _ in inet_sockets(read_kernel(file), LISTENING_TCP)}
     except (OSError, ValueError) as error:
@@ -765,7 +771,7 @@ def listens(collector, subjects):
     found = {}
     for item in wanted:
         if "socket" in item:
-            found[item["socket"]] = item["socket"] in there
+            found[item["socket"]] = resolved(item["socket"]) in there
             continue
         place, port = item["address"], item["port"]
         ways = [f"[{place}]:{port}"] if ":" in place else [f"{place}:{port}", f"0.0.0.0:{port}"]
