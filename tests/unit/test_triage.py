@@ -1,6 +1,7 @@
 """Rules against evidence, and the order of the plan. Evidence of a healthy host, changed in one place at a time."""
 
 import copy
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -1009,6 +1010,19 @@ def test_rule_is_found_in_the_chain_that_output_leads_to(walled: dict[str, Any])
     ]
     cut_off(walled, V4)
     assert steps(walled) == [remove(rule, name="HARDENING")]
+
+
+def test_chains_that_lead_to_each_other_in_very_many_ways_are_walked_once(walled: dict[str, Any]) -> None:
+    names = [f"C{number}" for number in range(8)]
+    walled["firewall"] = [
+        chain([f"-j {names[0]}", "-p tcp -m tcp --dport 8420 -j DROP"]),
+        *(chain([f"-j {there}"] * 100, name=here) for here, there in itertools.pairwise(names)),
+        chain(["-j RETURN"], name=names[-1]),
+    ]
+    cut_off(walled, V4)
+    assert steps(walled) == [remove("-p tcp -m tcp --dport 8420 -j DROP")]
+    walled["firewall"][-1] = chain([f"-j {names[0]}"], name=names[-1])
+    assert judge(walled) == []
 
 
 @pytest.mark.parametrize(

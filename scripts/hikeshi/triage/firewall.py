@@ -29,7 +29,8 @@ _WITH_VALUE = ("-p", "-d", "-s", "-i", "-o", "-m", "-j", "-g", "--dport", "--dpo
                "--ctstate", "--icmpv6-type", "--comment")  # fmt: skip
 _PROTOCOLS = {"6": "tcp", "17": "udp", "58": "ipv6-icmp", "icmpv6": "ipv6-icmp"}
 _SYN = "FIN,SYN,RST,ACK SYN"
-_DEPTH = 20
+# The collector tells no more than this.
+_DEPTH, _CHAINS, _RULES = 20, 50, 100
 # What host_base's steps take: nothing of the gate's own chains, and no words that shlex and iptables read differently.
 REMOVABLE = re.compile(
     r'-A (?!HIKESHI)[A-Za-z0-9_.-]{1,28} [A-Za-z0-9_.,:;/+@%=!"() -]*-j (?:DROP|REJECT)(?: --reject-with [a-z0-9-]+)?'
@@ -194,18 +195,29 @@ def barriers(chains: Iterable[Evidence], hook: str, packet: Packet) -> Iterator[
         if chain["family"] == packet.family:
             tables.setdefault((chain["backend"], chain["table"]), {})[chain["chain"]] = chain
     for (backend, table), inside in sorted(tables.items()):
-        end = _walk(inside, hook, packet)
+        end = _walk(inside, hook, packet, {})
         if end and end != _FELL:
             yield Barrier(packet.family, backend, table, *end)
 
 
 _FELL = ("", "")  # past the last rule of a chain
+_End = tuple[str, str] | None
 
 
-def _walk(chains: Chains, name: str, packet: Packet, depth: int = 0) -> tuple[str, str] | None:
-    """Return chain and rule that drop a packet, _FELL where it comes to the end of a chain, None where nobody knows."""
+def _walk(chains: Chains, name: str, packet: Packet, ends: dict[str, _End], depth: int = 0) -> _End:
+    """Return chain and rule that drop a packet, _FELL where it comes to the end of a chain, None where nobody knows.
+
+    `ends` keeps what came of each chain: hosts name them, and a few that all lead to each other have ways without end.
+    """
+    if name not in ends:
+        ends[name] = None  # one that leads back to itself
+        ends[name] = _follow(chains, name, packet, ends, depth)
+    return ends[name]
+
+
+def _follow(chains: Chains, name: str, packet: Packet, ends: dict[str, _End], depth: int) -> _End:
     chain = chains.get(name)
-    if chain is None or depth > _DEPTH:
+    if chain is None or depth > _DEPTH or len(ends) > _CHAINS or len(chain["rules"]) > _RULES:
         return None
     for words in chain["rules"]:
         rule = read(words)
@@ -220,7 +232,7 @@ def _walk(chains: Chains, name: str, packet: Packet, depth: int = 0) -> tuple[st
             return _FELL
         if rule.target not in chains:
             return None
-        end = _walk(chains, rule.target, packet, depth + 1)
+        end = _walk(chains, rule.target, packet, ends, depth + 1)
         if end != _FELL:
             return end
     if not chain["complete"]:
