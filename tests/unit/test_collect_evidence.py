@@ -492,6 +492,19 @@ def test_saved_rules_are_told_where_a_boot_loads_them(
     assert collector.unseen == []
 
 
+@pytest.mark.parametrize(
+    ("scopes", "told"), [(["10"], False), (["10", "20"], False), (["20", "00"], True), ([], False), (None, False)]
+)
+def test_only_an_address_known_beyond_the_links_makes_a_host_of_ipv6(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scopes: list[str] | None, told: bool
+) -> None:
+    file = tmp_path / "if_inet6"
+    if scopes is not None:
+        file.write_text("".join(f"fd000001000000000000000000000011 02 40 {scope} 80     eth0\n" for scope in scopes))
+    monkeypatch.setattr(COLLECT, "IPV6_ADDRESSES", str(file))
+    assert COLLECT.Collector().global_ipv6() is told
+
+
 def test_what_a_service_must_reach_is_tried_at_each_address(monkeypatch: pytest.MonkeyPatch) -> None:
     collector = COLLECT.Collector()
     monkeypatch.setattr(COLLECT, "REACH_TIMEOUT_S", 0.2)

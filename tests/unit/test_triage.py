@@ -945,7 +945,7 @@ def walled(evidence: dict[str, Any]) -> dict[str, Any]:
     shop = next(subject for subject in evidence["subjects"] if subject["role"] == "checkout_service")
     shop["reaches"] = [{"name": "pay.example", "port": 8420}]
     evidence["reaches"] = {GATEWAY: [{"address": address, "ok": True, "why": ""} for address in (V4, V6)]}
-    evidence |= {"firewall": [], "saved_firewall": {}}
+    evidence |= {"global_ipv6": True, "firewall": [], "saved_firewall": {}}
     return evidence
 
 
@@ -1138,6 +1138,17 @@ def test_dropped_icmpv6_is_let_through_again(
         chain(["-p ipv6-icmp -m limit --limit 10/sec -j ACCEPT", "-p ipv6-icmp -j DROP"], "ipv6", "INPUT"),
         chain(["-p ipv6-icmp -j ACCEPT", "-j DROP"], "ipv6", "INPUT"),
         chain(["-p icmp -j DROP"], "ipv4", "INPUT"),
+        chain(["-p ipv6-icmp -m icmp6 --icmpv6-type 134 -j DROP"], "ipv6", "INPUT"),  # a router of somebody else's
+        chain(["-p ipv6-icmp -m icmp6 --icmpv6-type 133 -j DROP"], "ipv6", "INPUT"),
+        chain(["-p ipv6-icmp -m icmp6 --icmpv6-type 134 -j DROP"], "ipv6", "OUTPUT"),
+        chain(
+            [
+                *(f"-p ipv6-icmp -m icmp6 --icmpv6-type {kind} -j ACCEPT" for kind in (1, 2, 3, 4, 134, 135, 136, 128)),
+                "-p ipv6-icmp -j DROP",
+            ],
+            "ipv6",
+            "INPUT",
+        ),
         chain([], "ipv6", "INPUT", policy="DROP"),  # a host that is to have no IPv6
         chain(["-j DROP"], "ipv6", "INPUT"),
     ],
@@ -1145,6 +1156,40 @@ def test_dropped_icmpv6_is_let_through_again(
 def test_what_icmpv6_can_do_without_or_all_of_ipv6_may_be_dropped(walled: dict[str, Any], told: dict[str, Any]) -> None:
     walled["firewall"] = [told]
     walled["saved_firewall"] = {"/etc/iptables/rules.v6": {"family": told["family"], "chains": [told]}}
+    assert judge(walled) == []
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        [
+            chain(
+                ["-p ipv6-icmp -m icmp6 --icmpv6-type 135 -j ACCEPT", "-p ipv6-icmp -j DROP"],
+                "ipv6",
+                "INPUT",
+            )
+        ],
+        [chain(["-p ipv6-icmp -m icmp6 ! --icmpv6-type 128 -j DROP"], "ipv6", "INPUT")],
+        [
+            chain(["-p ipv6-icmp -j ICMP", "-p ipv6-icmp -j DROP"], "ipv6", "INPUT"),
+            chain(["-p ipv6-icmp -m icmp6 --icmpv6-type 128 -j ACCEPT"], "ipv6", "ICMP"),
+        ],
+    ],
+)
+def test_end_of_a_list_that_forgot_a_kind_is_left_to_people(walled: dict[str, Any], told: list[dict[str, Any]]) -> None:
+    walled["firewall"] = told
+    assert [item.subject for item in judge(walled)] == ["firewall:icmpv6"]
+    assert steps(walled) == []
+    walled |= {"firewall": [], "saved_firewall": saved([]) | {
+        "/etc/iptables/rules.v6": {"family": "ipv6", "chains": told}
+    }}  # fmt: skip
+    assert steps(walled) == []
+
+
+def test_host_without_ipv6_may_drop_its_messages(walled: dict[str, Any]) -> None:
+    rules = ["-p ipv6-icmp -j DROP"]
+    walled |= {"global_ipv6": False, "firewall": [chain(rules, "ipv6", "INPUT")]}
+    walled["saved_firewall"] = saved(rules, "ipv6", "INPUT")
     assert judge(walled) == []
 
 

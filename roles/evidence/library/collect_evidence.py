@@ -35,6 +35,7 @@ Collecting is dumb: it says what is there, never what it means. Schema 1 of the 
     abandoned  [{pid, age_s, command}]: processes of logins that no longer exist
     reaches    NAME:PORT → [{address, ok, why}]: whether a TCP connection to each address of what a service must reach
                comes about within 3 s; why: the error's name, TIMEOUT, "" where it came about; nothing is sent
+    global_ipv6  whether the host has an IPv6 address with which it is reached from beyond its links
     firewall   [{family, backend, table, chain, policy, rules, complete}]: the chains of iptables that INPUT or OUTPUT
                lead to, of each table in which one of them drops or rejects; family: ipv4, ipv6; backend: nft, legacy;
                rules: their words in order as iptables-save prints them, at most 100, complete: these are all
@@ -91,6 +92,7 @@ OPEN_LIMIT = 100000
 UNIT_LINES, ERROR_LINES = 20, 15
 CHAINS_LIMIT, RULES_LIMIT = 50, 100
 BLOCKS = re.compile(r" -j (?:DROP|REJECT)(?: |$)")
+IPV6_ADDRESSES = "/proc/net/if_inet6"  # address, interface, length, scope (00: global), flags, name
 SAVED_FIREWALL = {"/etc/iptables/rules.v4": "ipv4", "/etc/iptables/rules.v6": "ipv6"}
 SCHEMA = 1
 # Writes nothing. Opening a table (TABLE_ROWS asks for that) may have the server repair it: only tables of engines that
@@ -511,6 +513,14 @@ class Collector:
             for (name, address, port), why in zip(places, whys, strict=True):
                 found.setdefault(f"{name}:{port}", []).append({"address": address, "ok": not why, "why": why})
         return found
+
+    def global_ipv6(self):
+        """Say whether an IPv6 address of this host is known beyond its links."""
+        try:
+            with open(IPV6_ADDRESSES, encoding="ascii") as handle:
+                return any(line.split()[3] == "00" for line in handle)
+        except FileNotFoundError:  # the kernel has no IPv6
+            return False
 
     def firewall(self, told):
         """Return the chains that may block, of all backends and families."""
@@ -975,6 +985,7 @@ def collect(collector, subjects, reader):
         "listens": reader.listens(collector, subjects),
         "names": collector.names(subjects),
         "reaches": collector.reaches(subjects),
+        "global_ipv6": collector.global_ipv6(),
         "firewall": collector.firewall(reader.iptables(collector)),
         "saved_firewall": collector.saved_firewall(reader.iptables_chains),
         "locks": collector.locks(subjects),

@@ -8,13 +8,14 @@ import ipaddress
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from hikeshi.triage.findings import Evidence, Step
 
-# Without which IPv6 dies: errors, of which one tells how long a packet may be, and the way to routers and neighbours.
-NEEDED_KINDS = (1, 2, 3, 4, 133, 134, 135, 136)
+# Without which IPv6 dies: errors, of which one tells how long a packet may be, and the way to neighbours. Not those of
+# routers: a host with an address of its own is well advised to take none from them.
+NEEDED_KINDS = (1, 2, 3, 4, 135, 136)
 NEIGHBOURS = (135, 136)
 # The packet goes on to the next rule.
 _PASSING = ("", "LOG", "NFLOG", "MARK", "CONNMARK", "SET", "TCPMSS", "TRACE")
@@ -30,7 +31,7 @@ _WITH_VALUE = ("-p", "-d", "-s", "-i", "-o", "-m", "-j", "-g", "--dport", "--dpo
 _PROTOCOLS = {"6": "tcp", "17": "udp", "58": "ipv6-icmp", "icmpv6": "ipv6-icmp"}
 _SYN = "FIN,SYN,RST,ACK SYN"
 # The collector tells no more than this.
-_DEPTH, _CHAINS, _RULES = 20, 50, 100
+_DEPTH, _CHAINS, _RULES, _ADDRESSES = 20, 50, 100, 8
 # What host_base's steps take: nothing of the gate's own chains, and no words that shlex and iptables read differently.
 REMOVABLE = re.compile(
     r'-A (?!HIKESHI)[A-Za-z0-9_.-]{1,28} [A-Za-z0-9_.,:;/+@%=!"() -]*-j (?:DROP|REJECT)(?: --reject-with [a-z0-9-]+)?'
@@ -53,13 +54,17 @@ class Packet:
 
 @dataclass(frozen=True)
 class Barrier:
-    """Where a packet is dropped; `rule` is empty where a chain's policy does it. `backend`: "" in a saved file."""
+    """Where a packet is dropped; `rule` is empty where a chain's policy does it. `backend`: "" in a saved file.
+
+    `passed`: the rules that came before and may let other packets through.
+    """
 
     family: str
     backend: str
     table: str
     chain: str
     rule: str
+    passed: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def words(self) -> str:
@@ -169,7 +174,7 @@ def _hit(option: str, value: str, packet: Packet) -> bool | None:
         if packet.protocol == "tcp":
             return "NEW" in value.split(",")
         # The kernel keeps no account of neighbours; an error may belong to a connection.
-        return "UNTRACKED" in value.split(",") if packet.kind >= NEEDED_KINDS[4] else None
+        return "UNTRACKED" in value.split(",") if packet.kind in NEIGHBOURS else None
     if option == "--tcp-flags":
         mask, _, wanted = value.partition(" ")
         return {"SYN"} & set(mask.split(",")) == set(wanted.split(",")) if "ALL" not in mask else None
@@ -195,44 +200,54 @@ def barriers(chains: Iterable[Evidence], hook: str, packet: Packet) -> Iterator[
         if chain["family"] == packet.family:
             tables.setdefault((chain["backend"], chain["table"]), {})[chain["chain"]] = chain
     for (backend, table), inside in sorted(tables.items()):
-        end = _walk(inside, hook, packet, {})
+        way = _Way()
+        end = _walk(inside, hook, packet, way)
         if end and end != _FELL:
-            yield Barrier(packet.family, backend, table, *end)
+            yield Barrier(packet.family, backend, table, *end, tuple(way.passed))
 
 
 _FELL = ("", "")  # past the last rule of a chain
 _End = tuple[str, str] | None
 
 
-def _walk(chains: Chains, name: str, packet: Packet, ends: dict[str, _End], depth: int = 0) -> _End:
-    """Return chain and rule that drop a packet, _FELL where it comes to the end of a chain, None where nobody knows.
+@dataclass
+class _Way:
+    """What came of each chain, which hosts name: a few that all lead to each other have ways without end."""
 
-    `ends` keeps what came of each chain: hosts name them, and a few that all lead to each other have ways without end.
-    """
-    if name not in ends:
-        ends[name] = None  # one that leads back to itself
-        ends[name] = _follow(chains, name, packet, ends, depth)
-    return ends[name]
+    ends: dict[str, _End] = field(default_factory=dict)
+    passed: list[str] = field(default_factory=list)
 
 
-def _follow(chains: Chains, name: str, packet: Packet, ends: dict[str, _End], depth: int) -> _End:
+def _walk(chains: Chains, name: str, packet: Packet, way: _Way, depth: int = 0) -> _End:
+    """Return chain and rule that drop a packet, _FELL where it comes to the end of a chain, None where nobody knows."""
+    if name not in way.ends:
+        way.ends[name] = None  # one that leads back to itself
+        way.ends[name] = _follow(chains, name, packet, way, depth)
+    return way.ends[name]
+
+
+def _follow(chains: Chains, name: str, packet: Packet, way: _Way, depth: int) -> _End:
     chain = chains.get(name)
-    if chain is None or depth > _DEPTH or len(ends) > _CHAINS or len(chain["rules"]) > _RULES:
+    if chain is None or depth > _DEPTH or len(way.ends) > _CHAINS or len(chain["rules"]) > _RULES:
         return None
     for words in chain["rules"]:
         rule = read(words)
         matched = matches(rule, packet)
-        if matched is False or rule.target in _PASSING:
+        if rule.target in _PASSING:
             continue
         if matched is None:
             return None
-        if rule.target in _BLOCKING:
+        if matched and rule.target in _BLOCKING:
             return name, words
-        if rule.target == "RETURN" and depth:
+        if matched and rule.target == "RETURN" and depth:
             return _FELL
+        if rule.target not in _BLOCKING:
+            way.passed.append(words)
+        if not matched:
+            continue
         if rule.target not in chains:
             return None
-        end = _walk(chains, rule.target, packet, ends, depth + 1)
+        end = _walk(chains, rule.target, packet, way, depth + 1)
         if end != _FELL:
             return end
     if not chain["complete"]:
@@ -251,7 +266,7 @@ def destinations(evidence: Evidence) -> Iterator[tuple[Evidence, str, list[tuple
                     seen["ok"],
                     seen["why"],
                 )
-                for seen in evidence.get("reaches", {}).get(name, [])
+                for seen in evidence.get("reaches", {}).get(name, [])[:_ADDRESSES]
                 if _is_address(seen["address"])
             ]
             if tried:
@@ -280,16 +295,28 @@ def _alone(address: str) -> str:
     return str(ipaddress.ip_network(address))
 
 
-def without_neighbours(chains: Sequence[Evidence]) -> dict[Barrier, list[int]]:
+def without_neighbours(chains: Sequence[Evidence], evidence: Evidence) -> dict[Barrier, list[int]]:
     """Return the rules about ICMPv6 that drop what IPv6 cannot do without, each with the kinds of messages."""
     found: dict[Barrier, list[int]] = {}
-    for hook in ("INPUT", "OUTPUT"):
+    # A host that has no address but its links' own is to have no IPv6.
+    for hook in ("INPUT", "OUTPUT") if evidence.get("global_ipv6") else ():
         for kind in NEEDED_KINDS:
             for barrier in barriers(chains, hook, Packet("ipv6", "ipv6-icmp", kind=kind)):
                 # One that drops all there is means that there is to be no IPv6.
-                if ("-p", "ipv6-icmp", False) in read(barrier.rule).tests:
+                if _ALL_ICMPV6 in read(barrier.rule).tests:
                     found.setdefault(barrier, []).append(kind)
     return found
+
+
+_ALL_ICMPV6 = ("-p", "ipv6-icmp", False)
+
+
+def is_plain(barrier: Barrier) -> bool:
+    """Say whether a rule drops a needed kind of ICMPv6 by its number, or all of them: not what a list leaves over."""
+    of_kinds = [test for test in read(barrier.rule).tests if test[0] == "--icmpv6-type"]
+    if of_kinds:
+        return not any(negated for _, _, negated in of_kinds)
+    return not any(_ALL_ICMPV6 in read(rule).tests for rule in barrier.passed)
 
 
 def harmful(chains: Sequence[Evidence], evidence: Evidence) -> dict[Barrier, str]:
@@ -301,4 +328,4 @@ def harmful(chains: Sequence[Evidence], evidence: Evidence) -> dict[Barrier, str
         for barrier in barriers(chains, "OUTPUT", packet)
         if names(barrier.rule, packet)
     }
-    return found | dict.fromkeys(without_neighbours(chains), "ICMPv6")
+    return found | dict.fromkeys(filter(is_plain, without_neighbours(chains, evidence)), "ICMPv6")
