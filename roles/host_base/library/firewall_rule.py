@@ -82,7 +82,9 @@ def remove(given, check):
     if not places or check:
         return bool(places)
     command = [program, "-w", str(WAIT_S), "-t", table]
-    write_down(given["record"], [shlex.join([*command, "-I", chain, str(place), *words]) for place in places])
+    # They are run from the last line upwards.
+    lines = [shlex.join([*command, "-I", chain, str(place), *words]) for place in reversed(places)]
+    write_down(given["record"], lines)
     for _ in places:
         run(*command, "-D", chain, *words)
     if rule in standing(program, table, chain):
