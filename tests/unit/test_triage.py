@@ -1095,6 +1095,29 @@ def test_what_drops_more_or_is_oddly_written_is_left_to_people(
     assert steps(walled) == []
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        [chain(["-d 203.0.113.5/32 -p tcp -m tcp --dport 8420 -j ACCEPT", "-p tcp -m tcp --dport 8420 -j REJECT"])],
+        [chain(["-d 203.0.113.5/32 -j ACCEPT", "-p tcp -m tcp --dport 8420 -j REJECT"])],
+        [chain(["! -d 203.0.113.5/32 -p tcp -m tcp --dport 8420 -j REJECT"])],
+        [chain(["! -d 203.0.113.5/32 -j EGRESS"]), chain(["-p tcp -m tcp --dport 8420 -j REJECT"], name="EGRESS")],
+        [
+            chain(["-j EGRESS", "-p tcp -m tcp --dport 8420 -j REJECT"]),
+            chain(["-d 203.0.113.5/32 -j RETURN", "-d 203.0.113.6/32 -j ACCEPT"], name="EGRESS"),
+        ],
+    ],
+)
+def test_port_that_is_open_to_another_address_stays_closed(walled: dict[str, Any], told: list[dict[str, Any]]) -> None:
+    walled["firewall"] = told
+    cut_off(walled, V4)
+    assert [item.subject for item in judge(walled)] == [f"reach:{GATEWAY}"]
+    assert steps(walled) == []
+    walled["saved_firewall"] = {"/etc/iptables/rules.v4": {"family": "ipv4", "chains": told}}
+    assert [item.subject for item in judge(walled)] == [f"reach:{GATEWAY}"]
+    assert steps(walled) == []
+
+
 def test_chain_of_the_gate_is_never_touched(walled: dict[str, Any]) -> None:
     walled["firewall"] = [chain(["-j HIKESHI-OUT"]), chain([f"-d {V4}/32 -j DROP"], name="HIKESHI-OUT")]
     cut_off(walled, V4)

@@ -8,7 +8,7 @@ import ipaddress
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from hikeshi.triage.findings import Evidence, Step
@@ -273,13 +273,15 @@ def destinations(evidence: Evidence) -> Iterator[tuple[Evidence, str, list[tuple
                 yield subject, name, tried
 
 
-def names(rule: str, packet: Packet) -> bool:
-    """Say whether a rule is about this very address or port, and not about much else besides."""
-    for option, value, negated in read(rule).tests:
-        alone = {"-d": _alone(packet.address), "--dport": str(packet.port), "--dports": str(packet.port)}
-        if not negated and value == alone.get(option):
-            return True
-    return False
+def names(barrier: Barrier, packet: Packet) -> bool:
+    """Say whether a rule is about this very address, or closes the port and nothing before it opens that to anybody."""
+    port_only = False
+    for option, value, negated in read(barrier.rule).tests:
+        if option == "-d":
+            return not negated and value == _alone(packet.address)
+        port_only = port_only or (not negated and option in ("--dport", "--dports") and value == str(packet.port))
+    elsewhere = replace(packet, address="")
+    return port_only and all(matches(read(rule), elsewhere) is not None for rule in barrier.passed)
 
 
 def _is_address(words: str) -> bool:
@@ -326,6 +328,6 @@ def harmful(chains: Sequence[Evidence], evidence: Evidence) -> dict[Barrier, str
         for _, name, tried in destinations(evidence)
         for packet, _, _ in tried
         for barrier in barriers(chains, "OUTPUT", packet)
-        if names(barrier.rule, packet)
+        if names(barrier, packet)
     }
     return found | dict.fromkeys(filter(is_plain, without_neighbours(chains, evidence)), "ICMPv6")
