@@ -99,6 +99,8 @@ def test_rule_that_somebody_puts_back_is_told(iptables: Iptables, tmp_path: Path
         ("OUTPUT", "-A OUTPUT -m comment --comment {{ x }} -j DROP"),
         ("HIKESHI-LB", "-A HIKESHI-LB -j DROP"),
         ("HIKESHI", "-A HIKESHI -p tcp -j REJECT --reject-with tcp-reset"),
+        ("ufw-user-output", "-A ufw-user-output -d 192.0.2.9/32 -j REJECT"),
+        ("f2b-sshd", "-A f2b-sshd -s 192.0.2.9/32 -j DROP"),
         ("OUT PUT", "-A OUT PUT -j DROP"),
         ("", ""),
     ],

@@ -1125,6 +1125,28 @@ def test_chain_of_the_gate_is_never_touched(walled: dict[str, Any]) -> None:
     assert steps(walled) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("ufw-user-output", "ufw status numbered"),
+        ("f2b-pay", "fail2ban-client status"),
+        ("DOCKER-USER", "docker network ls"),
+        ("OUTPUT_direct", "firewall-cmd --list-all-zones"),
+    ],
+)
+def test_chain_of_another_program_is_left_to_its_own_command(walled: dict[str, Any], name: str, command: str) -> None:
+    told = [chain([f"-j {name}"]), chain([f"-d {V4}/32 -j REJECT"], name=name)]
+    walled["firewall"] = told
+    cut_off(walled, V4)
+    (found,) = judge(walled)
+    assert found.subject == f"reach:{GATEWAY}" and command in found.quote
+    assert steps(walled) == []
+    walled |= {"firewall": [], "saved_firewall": {"/etc/iptables/rules.v4": {"family": "ipv4", "chains": told}}}
+    (found,) = judge(walled)
+    assert command in found.quote
+    assert steps(walled) == []
+
+
 @pytest.mark.parametrize("name", ["INPUT", "OUTPUT"])
 @pytest.mark.parametrize(
     ("rules", "effect"),

@@ -32,9 +32,18 @@ _PROTOCOLS = {"6": "tcp", "17": "udp", "58": "ipv6-icmp", "icmpv6": "ipv6-icmp"}
 _SYN = "FIN,SYN,RST,ACK SYN"
 # The collector tells no more than this.
 _DEPTH, _CHAINS, _RULES, _ADDRESSES = 20, 50, 100, 8
-# What host_base's steps take: nothing of the gate's own chains, and no words that shlex and iptables read differently.
+# How the chains of programs begin that write them again by themselves, and what tells of such a program's rules.
+MANAGERS = {
+    "HIKESHI": "iptables -S HIKESHI", "ufw6?-": "ufw status numbered", "f2b-|fail2ban-": "fail2ban-client status",
+    "DOCKER": "docker network ls", "KUBE-|cali-|CILIUM_": "kubectl get networkpolicies -A",
+    "LIBVIRT_": "virsh net-list", "IN_|OUT_|INPUT_|OUTPUT_": "firewall-cmd --list-all-zones",
+    "neutron-": "openstack security group list", "NETAVARK|CNI-": "podman network ls", "ts-": "tailscale debug prefs",
+    "CROWDSEC": "cscli decisions list", "LOCALIN|LOCALOUT|DENYIN|DENYOUT|LOGDROP": "csf -l",
+}  # fmt: skip
+# What host_base's steps take: nothing of such programs' chains, and no words that shlex and iptables read differently.
 REMOVABLE = re.compile(
-    r'-A (?!HIKESHI)[A-Za-z0-9_.-]{1,28} [A-Za-z0-9_.,:;/+@%=!"() -]*-j (?:DROP|REJECT)(?: --reject-with [a-z0-9-]+)?'
+    rf"-A (?!{'|'.join(MANAGERS)})"
+    r'[A-Za-z0-9_.-]{1,28} [A-Za-z0-9_.,:;/+@%=!"() -]*-j (?:DROP|REJECT)(?: --reject-with [a-z0-9-]+)?'
 )
 
 Test = tuple[str, str, bool]  # option, value, whether it is negated
@@ -69,7 +78,9 @@ class Barrier:
     @property
     def words(self) -> str:
         """The rule as people look for it."""
-        return f"{self.family}, table {self.table}: {self.rule or f'-P {self.chain} DROP'}"
+        asked = next((words for prefix, words in MANAGERS.items() if re.match(prefix, self.chain)), "")
+        words = f"{self.family}, table {self.table}: {self.rule or f'-P {self.chain} DROP'}"
+        return words + (f" (kept by a program: see `{asked}`)" if asked else "")
 
     @property
     def removable(self) -> bool:

@@ -21,7 +21,7 @@ def find(evidence: Evidence) -> Iterator[Finding]:
         harmful = firewall.harmful(chains, evidence)
         now = [chain for chain in live if chain["family"] == family]
         booted, working = _rules(chains), _rules(now)
-        known = {barrier.rule for barrier in harmful}
+        known = {barrier.rule: barrier.words for barrier in harmful}
         closing = [rule for key, rule in booted[0].items() if key not in working[0] and rule not in known]
         closing = closing if working[1] else []
         if harmful or closing:
@@ -32,7 +32,7 @@ def find(evidence: Evidence) -> Iterator[Finding]:
                 subject=f"firewall:{path}",
                 effect=Effect.WILL_BREAK,
                 cause=f"the firewall that the next boot loads from {path} drops {' and '.join(what)}",
-                quote="; ".join([*known, *closing]),
+                quote="; ".join([*known.values(), *closing]),
                 remedy=tuple(
                     Step(host, "host_base", "firewall_saved_rule", "disk", {"path": path, "rule": barrier.rule})
                     for barrier in harmful
@@ -40,8 +40,8 @@ def find(evidence: Evidence) -> Iterator[Finding]:
                 ),
             )
         # What harms now is taken out, and need not be saved before.
-        known = {barrier.rule for barrier in firewall.harmful(now, evidence)}
-        opening = [rule for key, rule in working[0].items() if key not in booted[0] and rule not in known]
+        mended = {barrier.rule for barrier in firewall.harmful(now, evidence)}
+        opening = [rule for key, rule in working[0].items() if key not in booted[0] and rule not in mended]
         if opening and booted[1]:
             yield Finding(
                 rule="firewall_unsaved",
