@@ -1312,6 +1312,17 @@ def test_rules_that_programs_make_in_chains_of_their_own_need_not_be_saved(walle
     assert judge(walled) == []
 
 
+@pytest.mark.parametrize("rule", ["-s 192.0.2.9/32 -j DROP", "-s 192.0.2.9/32 -p tcp -m tcp --dport 80 -j REJECT"])
+def test_source_that_was_banned_for_a_while_is_no_difference(walled: dict[str, Any], rule: str) -> None:
+    walled |= {"firewall": [chain([rule], name="INPUT")], "saved_firewall": saved([], name="INPUT")}
+    assert judge(walled) == []
+    walled |= {"firewall": [chain([], name="INPUT")], "saved_firewall": saved([rule], name="INPUT")}
+    assert judge(walled) == []
+    wide = rule.replace("/32", "/24").replace(".9/", ".0/")
+    walled["saved_firewall"] = saved([wide], name="INPUT")
+    assert [item.rule for item in judge(walled)] == ["firewall_blocks_at_boot"]
+
+
 @given(words=st.lists(st.sampled_from([*"!-'\"\\ ", "-p", "-d", "--dport", "8420", "x", "-j", "DROP", "/", "ACCEPT"])))
 def test_any_words_of_a_host_can_be_judged(words: list[str]) -> None:
     told = copy.deepcopy(HEALTHY)

@@ -12,7 +12,7 @@ def find(evidence: Evidence) -> Iterator[Finding]:
     """Take out of the saved rules what surely harms; any other difference is for people to judge.
 
     Compared are only rules that stand in INPUT and OUTPUT themselves: chains of their own are made by programs, which
-    put their rules there after the boot.
+    put their rules there after the boot. Nor one about a single source: whoever is banned is banned for a while.
     """
     host, live = evidence["host"], evidence.get("firewall", [])
     for path, saved in evidence.get("saved_firewall", {}).items():
@@ -64,6 +64,11 @@ def _rules(chains: Sequence[Evidence]) -> tuple[dict[_Key, str], bool]:
             rule = firewall.read(words)
             if rule.target in ("DROP", "REJECT"):
                 understood = understood and rule.clear
-                if rule.clear:
+                if rule.clear and not any(map(_is_one_source, rule.tests)):
                     found[chain["table"], chain["chain"], frozenset(rule.tests), rule.target] = words
     return found, understood
+
+
+def _is_one_source(test: firewall.Test) -> bool:
+    option, value, negated = test
+    return option == "-s" and not negated and value.endswith("/128" if ":" in value else "/32")
