@@ -40,6 +40,7 @@ Collecting is dumb: it says what is there, never what it means. Schema 1 of the 
                lead to, of each table in which one of them drops or rejects; family: ipv4, ipv6; backend: nft, legacy;
                rules: their words in order as iptables-save prints them, at most 100, complete: these are all
     saved_firewall  file → {family, chains}: the same of the rules that netfilter-persistent loads at the next boot
+    firewall_cut  families whose rules, now or saved, could not be read or are not all told: what is not there may stand
     errors     last lines of priority err and worse since boot
     state      {facts, texts}, described in module_utils/hikeshi_state.py, only where it was asked for; of a disk that
                is mounted at `root`, schema, host, at, subjects, state and unseen are all that is told
@@ -137,6 +138,7 @@ class Collector:
     def __init__(self):
         """Start with nothing unseen, but for what only root sees."""
         self.unseen = []
+        self.firewall_cut = set()
         if os.geteuid() != 0:
             self.note("what only root may see", f"asked as {name_of(pwd.getpwuid, os.geteuid())}: of the log, too")
         # Since PID 1 started, not `-b`: the boot id of a container is its machine's, and does not change.
@@ -524,11 +526,21 @@ class Collector:
 
     def firewall(self, told):
         """Return the chains that may block, of all backends and families."""
-        return [
-            {"family": family, "backend": backend, **chain}
-            for (backend, family), chains in told.items()
-            for chain in blocking(chains)
-        ]
+        found = []
+        for (backend, family), (chains, whole) in told.items():
+            if not whole:
+                self.firewall_cut.add(family)
+            bounded = self.bounded(chains, family, f"firewall of {family} ({backend})")
+            found += [{"family": family, "backend": backend, **chain} for chain in bounded]
+        return found
+
+    def bounded(self, chains, family, source):
+        """Return as many of the chains that may block as are told; note that there are more."""
+        found = blocking(chains)
+        if len(found) > CHAINS_LIMIT:
+            self.note(source, f"more than {CHAINS_LIMIT} chains")
+            self.firewall_cut.add(family)
+        return found[:CHAINS_LIMIT]
 
     def saved_firewall(self, read):
         """Return the chains that may block once the host has started again; nothing where no boot loads any."""
@@ -537,7 +549,7 @@ class Collector:
         if not loads or loads[1].strip() != "enabled":
             return {}
         return {
-            path: {"family": SAVED_FIREWALL[path], "chains": blocking(read(seen[0]))}
+            path: {"family": SAVED_FIREWALL[path], "chains": self.bounded(read(seen[0]), SAVED_FIREWALL[path], path)}
             for path, seen in texts.items()
             if seen
         }
@@ -910,7 +922,7 @@ def blocking(chains):
             for name, chain in reached.items():
                 complete, told = len(chain["rules"]) <= RULES_LIMIT, chain["rules"][:RULES_LIMIT]
                 found.append({"table": table, "chain": name, **chain, "rules": told, "complete": complete})
-    return found[:CHAINS_LIMIT]
+    return found
 
 
 def mount_of(path):
@@ -988,6 +1000,7 @@ def collect(collector, subjects, reader):
         "global_ipv6": collector.global_ipv6(),
         "firewall": collector.firewall(reader.iptables(collector)),
         "saved_firewall": collector.saved_firewall(reader.iptables_chains),
+        "firewall_cut": sorted(collector.firewall_cut),
         "locks": collector.locks(subjects),
         "reports": {name: told for name, told in again.items() if reports.get(name) == told},
         "databases": collector.databases(subjects),
