@@ -474,7 +474,12 @@ def test_only_chains_on_the_way_in_and_out_are_told_and_only_where_one_blocks() 
 def test_many_chains_of_a_firewall_are_bounded() -> None:
     jumps = [f"-A INPUT -j C{number}" for number in range(200)]
     chains = {f"filter/C{number}": rules(f"-A C{number} -j DROP", policy="") for number in range(200)}
-    assert len(COLLECT.blocking({"filter/INPUT": rules(*jumps), **chains})) == 50
+    collector, whole = COLLECT.Collector(), {"filter/INPUT": rules("-A INPUT -p tcp -j DROP")}
+    noted = len(collector.unseen)
+    assert len(collector.firewall({("nft", "ipv4"): (whole, True)})) == 1 and collector.firewall_cut == set()
+    told = collector.firewall({("nft", "ipv4"): ({"filter/INPUT": rules(*jumps), **chains}, True)})
+    assert len(told) == 50 and collector.firewall_cut == {"ipv4"} and len(collector.unseen) == noted + 1
+    assert collector.firewall({("nft", "ipv6"): ({}, False)}) == [] and collector.firewall_cut == {"ipv4", "ipv6"}
 
 
 @pytest.mark.parametrize("answer", ["enabled\n", "disabled\n", ""])

@@ -93,6 +93,7 @@ EVIDENCE: dict[str, Any] = {
     "listens": {SOCKET: False},
     "reaches": {"pay.example:8420": [{"address": "10.0.0.5", "ok": False, "why": "TIMEOUT"}]},
     "global_ipv6": True,
+    "firewall_cut": ["ipv4"],
     "firewall": [{"family": "ipv4", "backend": "nft", "table": "filter", "chain": "OUTPUT", "policy": "ACCEPT",
                   "rules": ["-A OUTPUT -p tcp --dport 8420 -j DROP"], "complete": True}],
     "saved_firewall": {"/etc/iptables/rules.v6": {"family": "ipv6", "chains": [

@@ -1292,6 +1292,12 @@ def test_other_difference_is_told_and_left_to_people(
             '-p tcp --syn -m state --state INVALID,NEW -m comment --comment "by hand" -j REJECT',
         ),
         ("-p tcp -m tcp --dport 80 -j DROP", "-p tcp --dport http -j DROP"),
+        ("-p tcp -m tcp --tcp-flags FIN,SYN,RST,PSH,ACK,URG NONE -j DROP", "-p tcp --tcp-flags ALL NONE -j DROP"),
+        ("-p tcp -m tcp --tcp-flags FIN,SYN FIN,SYN -j DROP", "-p tcp --tcp-flags SYN,FIN SYN,FIN -j DROP"),
+        ("-p tcp -m tcp --dport 25 -j DROP", "-s 0.0.0.0/0 -p TCP --dport 25:25 -j DROP"),
+        ("-j REJECT --reject-with icmp-port-unreachable", "-p all -j REJECT"),
+        ("-p udp -m udp --dport 1024:65535 -j DROP", "-p 17 --dport 1024: -j DROP"),
+        ("-p tcp -m multiport --dports 22,80 -j DROP", "-p tcp -m multiport --dports 80,22 -j DROP"),
         ("-m set --match-set banned src -j DROP", "-i eth1 -j ACCEPT"),
     ],
 )
@@ -1310,6 +1316,16 @@ def test_rules_that_programs_make_in_chains_of_their_own_need_not_be_saved(walle
     ]
     walled["saved_firewall"] = saved([], name="INPUT")
     assert judge(walled) == []
+
+
+def test_firewall_that_could_not_be_read_wholly_is_not_compared(walled: dict[str, Any]) -> None:
+    rule = "-p tcp -m tcp --dport 80 -j DROP"
+    walled |= {"firewall": [], "saved_firewall": saved([rule], name="INPUT"), "firewall_cut": ["ipv4"]}
+    assert judge(walled) == []
+    walled |= {"firewall": [chain([rule], name="INPUT")], "saved_firewall": saved([], name="INPUT")}
+    assert judge(walled) == []
+    walled["firewall_cut"] = ["ipv6"]
+    assert [item.rule for item in judge(walled)] == ["firewall_unsaved"]
 
 
 @pytest.mark.parametrize("rule", ["-s 192.0.2.9/32 -j DROP", "-s 192.0.2.9/32 -p tcp -m tcp --dport 80 -j REJECT"])

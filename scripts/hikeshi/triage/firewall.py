@@ -28,7 +28,8 @@ _LONG = {
 }  # fmt: skip
 _WITH_VALUE = ("-p", "-d", "-s", "-i", "-o", "-m", "-j", "-g", "--dport", "--dports", "--sport", "--sports",
                "--ctstate", "--icmpv6-type", "--comment")  # fmt: skip
-_PROTOCOLS = {"6": "tcp", "17": "udp", "58": "ipv6-icmp", "icmpv6": "ipv6-icmp"}
+_PROTOCOLS = {"0": "all", "1": "icmp", "6": "tcp", "17": "udp", "58": "ipv6-icmp", "icmpv6": "ipv6-icmp"}
+_FLAGS = {"FIN", "SYN", "RST", "PSH", "ACK", "URG"}
 _SYN = "FIN,SYN,RST,ACK SYN"
 # The collector tells no more than this.
 _DEPTH, _CHAINS, _RULES, _ADDRESSES = 20, 50, 100, 8
@@ -136,25 +137,51 @@ def read(rule: str) -> Rule:
                 value = _usual(option, value)
             except ValueError:
                 clear = False
-            tests.append((option, value, negated))
+            if negated or not _is_any(option, value):
+                tests.append((option, value, negated))
         negated = False
     return Rule(tuple(tests), "", clear)
+
+
+def _is_any(option: str, value: str) -> bool:
+    """Say whether a test is met by every packet: iptables leaves it out."""
+    return value == "all" if option == "-p" else option in ("-s", "-d") and value in ("0.0.0.0/0", "::/0")
 
 
 def _usual(option: str, value: str) -> str:
     """Return a value as iptables itself would write it; raise ValueError for a name in a number's place."""
     if option == "-p":
+        value = value.lower()
+        if value.isdigit() and value not in _PROTOCOLS:
+            raise ValueError(value)
         return _PROTOCOLS.get(value, value)
     if option in ("-d", "-s"):
         return str(ipaddress.ip_network(value, strict=False))
     if option == "--ctstate":
         return ",".join(sorted(value.split(",")))
     if option in ("--dport", "--dports", "--sport", "--sports"):
-        for part in re.split("[,:]", value):
-            int(part or "0")
+        return ",".join(sorted(map(_range, value.split(","))))
+    if option == "--tcp-flags":
+        mask, _, wanted = value.partition(" ")
+        return f"{_flags(mask)} {_flags(wanted)}"
     if option == "--icmpv6-type":
         int(value.partition("/")[0])
     return value
+
+
+def _range(ports: str) -> str:
+    """Return a port, or the first and last of a range."""
+    least, ranged, most = ports.partition(":")
+    first = int(least or 0) if ranged else int(least)
+    last = int(most or 65535) if ranged else first
+    return str(first) if first == last else f"{first}:{last}"
+
+
+def _flags(words: str) -> str:
+    flags = _FLAGS if words == "ALL" else set(words.split(",")) - {"NONE"}
+    if not flags <= _FLAGS:
+        raise ValueError(words)
+    return ",".join(sorted(flags))
 
 
 def matches(rule: Rule, packet: Packet) -> bool | None:
@@ -188,7 +215,7 @@ def _hit(option: str, value: str, packet: Packet) -> bool | None:
         return "UNTRACKED" in value.split(",") if packet.kind in NEIGHBOURS else None
     if option == "--tcp-flags":
         mask, _, wanted = value.partition(" ")
-        return {"SYN"} & set(mask.split(",")) == set(wanted.split(",")) if "ALL" not in mask else None
+        return {"SYN"} & set(mask.split(",")) == set(filter(None, wanted.split(",")))
     if option == "--icmpv6-type":
         kind, _, code = value.partition("/")
         return False if int(kind) != packet.kind else None if code else True

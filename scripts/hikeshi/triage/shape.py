@@ -215,6 +215,7 @@ class _Evidence(BaseModel):
     global_ipv6: Flag = False
     firewall: Annotated[list[_Chain], Field(max_length=MOST)] = []
     saved_firewall: Annotated[dict[Text, _SavedFirewall], Field(max_length=MOST)] = {}
+    firewall_cut: Lines = []
     deleted: Annotated[list[_Deleted], Field(max_length=MOST)] = []
     abandoned: Annotated[list[_Abandoned], Field(max_length=MOST)]
     errors: Lines
