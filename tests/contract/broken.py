@@ -135,9 +135,11 @@ def broken(evidence: Evidence) -> Iterator[tuple[str, Evidence]]:
         worse = copy.deepcopy(evidence)
         for seen in worse.get("reaches", {}).values():
             seen[0].update(ok=False, why="TIMEOUT")
+        worse["global_ipv6"] = True
         worse["firewall"] = [{"family": family, "backend": "nft", **chain}]
         yield f"a firewall with {rule}", worse
         worse = copy.deepcopy(evidence)
+        worse["global_ipv6"] = True
         worse["saved_firewall"] = {"/etc/iptables/rules.v4": {"family": family, "chains": [chain]}}
         yield f"a saved firewall with {rule}", worse
     for place in [place for subject in evidence["subjects"] for place in subject.get("logs") or []]:

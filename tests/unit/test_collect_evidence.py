@@ -474,7 +474,12 @@ def test_only_chains_on_the_way_in_and_out_are_told_and_only_where_one_blocks() 
 def test_many_chains_of_a_firewall_are_bounded() -> None:
     jumps = [f"-A INPUT -j C{number}" for number in range(200)]
     chains = {f"filter/C{number}": rules(f"-A C{number} -j DROP", policy="") for number in range(200)}
-    assert len(COLLECT.blocking({"filter/INPUT": rules(*jumps), **chains})) == 50
+    collector, whole = COLLECT.Collector(), {"filter/INPUT": rules("-A INPUT -p tcp -j DROP")}
+    noted = len(collector.unseen)
+    assert len(collector.firewall({("nft", "ipv4"): (whole, True)})) == 1 and collector.firewall_cut == set()
+    told = collector.firewall({("nft", "ipv4"): ({"filter/INPUT": rules(*jumps), **chains}, True)})
+    assert len(told) == 50 and collector.firewall_cut == {"ipv4"} and len(collector.unseen) == noted + 1
+    assert collector.firewall({("nft", "ipv6"): ({}, False)}) == [] and collector.firewall_cut == {"ipv4", "ipv6"}
 
 
 @pytest.mark.parametrize("answer", ["enabled\n", "disabled\n", ""])
@@ -490,6 +495,19 @@ def test_saved_rules_are_told_where_a_boot_loads_them(
     chains = [{**rule, "rules": ["-A OUTPUT -p tcp -j DROP"]}]
     assert told == ({str(file): {"family": "ipv4", "chains": chains}} if answer.startswith("enabled") else {})
     assert collector.unseen == []
+
+
+@pytest.mark.parametrize(
+    ("scopes", "told"), [(["10"], False), (["10", "20"], False), (["20", "00"], True), ([], False), (None, False)]
+)
+def test_only_an_address_known_beyond_the_links_makes_a_host_of_ipv6(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scopes: list[str] | None, told: bool
+) -> None:
+    file = tmp_path / "if_inet6"
+    if scopes is not None:
+        file.write_text("".join(f"fd000001000000000000000000000011 02 40 {scope} 80     eth0\n" for scope in scopes))
+    monkeypatch.setattr(COLLECT, "IPV6_ADDRESSES", str(file))
+    assert COLLECT.Collector().global_ipv6() is told
 
 
 def test_what_a_service_must_reach_is_tried_at_each_address(monkeypatch: pytest.MonkeyPatch) -> None:

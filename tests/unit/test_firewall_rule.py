@@ -67,11 +67,16 @@ def test_rule_goes_once_and_what_puts_it_back_is_written_first(iptables: Iptable
 
 
 def test_rule_that_stands_there_twice_goes_twice(iptables: Iptables, tmp_path: Path) -> None:
-    iptables.rules["filter"].append(RULE)
+    before = [FIRST, RULE, "-A OUTPUT -p udp -j ACCEPT", LAST, RULE]
+    iptables.rules["filter"] = [*before]
     assert remove(tmp_path / "firewall") is True
-    assert RULE not in iptables.rules["filter"]
-    lines = [shlex.split(line, comments=True) for line in (tmp_path / "firewall").read_text().splitlines()]
-    assert [words[7] for words in lines] == ["2", "4"], "in this order they come to stand where they stood"
+    left = iptables.rules["filter"]
+    assert left == [rule for rule in before if rule != RULE]
+    for line in reversed((tmp_path / "firewall").read_text().splitlines()):  # as the README says
+        words = shlex.split(line, comments=True)
+        assert words[5:7] == ["-I", "OUTPUT"] and int(words[7]) <= len(left) + 1, "iptables refuses that"
+        left.insert(int(words[7]) - 1, RULE)
+    assert left == before
 
 
 def test_rule_that_somebody_puts_back_is_told(iptables: Iptables, tmp_path: Path) -> None:
@@ -94,6 +99,8 @@ def test_rule_that_somebody_puts_back_is_told(iptables: Iptables, tmp_path: Path
         ("OUTPUT", "-A OUTPUT -m comment --comment {{ x }} -j DROP"),
         ("HIKESHI-LB", "-A HIKESHI-LB -j DROP"),
         ("HIKESHI", "-A HIKESHI -p tcp -j REJECT --reject-with tcp-reset"),
+        ("ufw-user-output", "-A ufw-user-output -d 192.0.2.9/32 -j REJECT"),
+        ("f2b-sshd", "-A f2b-sshd -s 192.0.2.9/32 -j DROP"),
         ("OUT PUT", "-A OUT PUT -j DROP"),
         ("", ""),
     ],

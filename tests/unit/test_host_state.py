@@ -622,6 +622,30 @@ def test_each_table_is_told_by_one_tool(monkeypatch: pytest.MonkeyPatch) -> None
     assert set(told) == {f"firewall:nft/{name}" for name in wanted}
 
 
+@pytest.mark.parametrize(
+    ("program", "told", "whole"),
+    [
+        ("true", "", True),
+        ("false", "", False),
+        ("true", IPTABLES, False),
+        ("true", IPTABLES.replace("# Table", "#"), True),
+    ],
+)
+def test_tables_that_could_not_be_read_are_no_empty_ones(
+    monkeypatch: pytest.MonkeyPatch, program: str, told: str, whole: bool
+) -> None:
+    collector = COLLECT.Collector()
+    real = collector.output
+    collector.output = lambda *words: real(program) or told
+    monkeypatch.setattr(STATE, "installed", lambda program: program.endswith("-nft-save"))
+    monkeypatch.setattr(STATE, "read_kernel", lambda path: "")
+    assert {key: seen[1] for key, seen in STATE.iptables(collector).items()} == {
+        ("nft", "ipv4"): whole,
+        ("nft", "ipv6"): whole,
+    }
+    assert any(item["source"] in ("false", "iptables-nft-save") for item in collector.unseen) is not whole
+
+
 def test_older_tables_are_asked_for_only_where_there_are_some(monkeypatch: pytest.MonkeyPatch) -> None:
     collector, asked = COLLECT.Collector(), []
 

@@ -92,6 +92,8 @@ EVIDENCE: dict[str, Any] = {
     "answers": {"/lb-health localhost": {"status": 404, "bytes": 3, "seconds": 0.1}},
     "listens": {SOCKET: False},
     "reaches": {"pay.example:8420": [{"address": "10.0.0.5", "ok": False, "why": "TIMEOUT"}]},
+    "global_ipv6": True,
+    "firewall_cut": ["ipv4"],
     "firewall": [{"family": "ipv4", "backend": "nft", "table": "filter", "chain": "OUTPUT", "policy": "ACCEPT",
                   "rules": ["-A OUTPUT -p tcp --dport 8420 -j DROP"], "complete": True}],
     "saved_firewall": {"/etc/iptables/rules.v6": {"family": "ipv6", "chains": [

@@ -1,6 +1,7 @@
 """Rules against evidence, and the order of the plan. Evidence of a healthy host, changed in one place at a time."""
 
 import copy
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -944,7 +945,7 @@ def walled(evidence: dict[str, Any]) -> dict[str, Any]:
     shop = next(subject for subject in evidence["subjects"] if subject["role"] == "checkout_service")
     shop["reaches"] = [{"name": "pay.example", "port": 8420}]
     evidence["reaches"] = {GATEWAY: [{"address": address, "ok": True, "why": ""} for address in (V4, V6)]}
-    evidence |= {"firewall": [], "saved_firewall": {}}
+    evidence |= {"global_ipv6": True, "firewall": [], "saved_firewall": {}}
     return evidence
 
 
@@ -1009,6 +1010,19 @@ def test_rule_is_found_in_the_chain_that_output_leads_to(walled: dict[str, Any])
     ]
     cut_off(walled, V4)
     assert steps(walled) == [remove(rule, name="HARDENING")]
+
+
+def test_chains_that_lead_to_each_other_in_very_many_ways_are_walked_once(walled: dict[str, Any]) -> None:
+    names = [f"C{number}" for number in range(8)]
+    walled["firewall"] = [
+        chain([f"-j {names[0]}", "-p tcp -m tcp --dport 8420 -j DROP"]),
+        *(chain([f"-j {there}"] * 100, name=here) for here, there in itertools.pairwise(names)),
+        chain(["-j RETURN"], name=names[-1]),
+    ]
+    cut_off(walled, V4)
+    assert steps(walled) == [remove("-p tcp -m tcp --dport 8420 -j DROP")]
+    walled["firewall"][-1] = chain([f"-j {names[0]}"], name=names[-1])
+    assert judge(walled) == []
 
 
 @pytest.mark.parametrize(
@@ -1081,10 +1095,55 @@ def test_what_drops_more_or_is_oddly_written_is_left_to_people(
     assert steps(walled) == []
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        [chain(["-d 203.0.113.5/32 -p tcp -m tcp --dport 8420 -j ACCEPT", "-p tcp -m tcp --dport 8420 -j REJECT"])],
+        [chain(["-d 203.0.113.5/32 -j ACCEPT", "-p tcp -m tcp --dport 8420 -j REJECT"])],
+        [chain(["! -d 203.0.113.5/32 -p tcp -m tcp --dport 8420 -j REJECT"])],
+        [chain(["! -d 203.0.113.5/32 -j EGRESS"]), chain(["-p tcp -m tcp --dport 8420 -j REJECT"], name="EGRESS")],
+        [
+            chain(["-j EGRESS", "-p tcp -m tcp --dport 8420 -j REJECT"]),
+            chain(["-d 203.0.113.5/32 -j RETURN", "-d 203.0.113.6/32 -j ACCEPT"], name="EGRESS"),
+        ],
+    ],
+)
+def test_port_that_is_open_to_another_address_stays_closed(walled: dict[str, Any], told: list[dict[str, Any]]) -> None:
+    walled["firewall"] = told
+    cut_off(walled, V4)
+    assert [item.subject for item in judge(walled)] == [f"reach:{GATEWAY}"]
+    assert steps(walled) == []
+    walled["saved_firewall"] = {"/etc/iptables/rules.v4": {"family": "ipv4", "chains": told}}
+    assert [item.subject for item in judge(walled)] == [f"reach:{GATEWAY}"]
+    assert steps(walled) == []
+
+
 def test_chain_of_the_gate_is_never_touched(walled: dict[str, Any]) -> None:
     walled["firewall"] = [chain(["-j HIKESHI-OUT"]), chain([f"-d {V4}/32 -j DROP"], name="HIKESHI-OUT")]
     cut_off(walled, V4)
     assert [item.subject for item in judge(walled)] == [f"reach:{GATEWAY}"]
+    assert steps(walled) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("ufw-user-output", "ufw status numbered"),
+        ("f2b-pay", "fail2ban-client status"),
+        ("DOCKER-USER", "docker network ls"),
+        ("OUTPUT_direct", "firewall-cmd --list-all-zones"),
+    ],
+)
+def test_chain_of_another_program_is_left_to_its_own_command(walled: dict[str, Any], name: str, command: str) -> None:
+    told = [chain([f"-j {name}"]), chain([f"-d {V4}/32 -j REJECT"], name=name)]
+    walled["firewall"] = told
+    cut_off(walled, V4)
+    (found,) = judge(walled)
+    assert found.subject == f"reach:{GATEWAY}" and command in found.quote
+    assert steps(walled) == []
+    walled |= {"firewall": [], "saved_firewall": {"/etc/iptables/rules.v4": {"family": "ipv4", "chains": told}}}
+    (found,) = judge(walled)
+    assert command in found.quote
     assert steps(walled) == []
 
 
@@ -1124,6 +1183,17 @@ def test_dropped_icmpv6_is_let_through_again(
         chain(["-p ipv6-icmp -m limit --limit 10/sec -j ACCEPT", "-p ipv6-icmp -j DROP"], "ipv6", "INPUT"),
         chain(["-p ipv6-icmp -j ACCEPT", "-j DROP"], "ipv6", "INPUT"),
         chain(["-p icmp -j DROP"], "ipv4", "INPUT"),
+        chain(["-p ipv6-icmp -m icmp6 --icmpv6-type 134 -j DROP"], "ipv6", "INPUT"),  # a router of somebody else's
+        chain(["-p ipv6-icmp -m icmp6 --icmpv6-type 133 -j DROP"], "ipv6", "INPUT"),
+        chain(["-p ipv6-icmp -m icmp6 --icmpv6-type 134 -j DROP"], "ipv6", "OUTPUT"),
+        chain(
+            [
+                *(f"-p ipv6-icmp -m icmp6 --icmpv6-type {kind} -j ACCEPT" for kind in (1, 2, 3, 4, 134, 135, 136, 128)),
+                "-p ipv6-icmp -j DROP",
+            ],
+            "ipv6",
+            "INPUT",
+        ),
         chain([], "ipv6", "INPUT", policy="DROP"),  # a host that is to have no IPv6
         chain(["-j DROP"], "ipv6", "INPUT"),
     ],
@@ -1131,6 +1201,40 @@ def test_dropped_icmpv6_is_let_through_again(
 def test_what_icmpv6_can_do_without_or_all_of_ipv6_may_be_dropped(walled: dict[str, Any], told: dict[str, Any]) -> None:
     walled["firewall"] = [told]
     walled["saved_firewall"] = {"/etc/iptables/rules.v6": {"family": told["family"], "chains": [told]}}
+    assert judge(walled) == []
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        [
+            chain(
+                ["-p ipv6-icmp -m icmp6 --icmpv6-type 135 -j ACCEPT", "-p ipv6-icmp -j DROP"],
+                "ipv6",
+                "INPUT",
+            )
+        ],
+        [chain(["-p ipv6-icmp -m icmp6 ! --icmpv6-type 128 -j DROP"], "ipv6", "INPUT")],
+        [
+            chain(["-p ipv6-icmp -j ICMP", "-p ipv6-icmp -j DROP"], "ipv6", "INPUT"),
+            chain(["-p ipv6-icmp -m icmp6 --icmpv6-type 128 -j ACCEPT"], "ipv6", "ICMP"),
+        ],
+    ],
+)
+def test_end_of_a_list_that_forgot_a_kind_is_left_to_people(walled: dict[str, Any], told: list[dict[str, Any]]) -> None:
+    walled["firewall"] = told
+    assert [item.subject for item in judge(walled)] == ["firewall:icmpv6"]
+    assert steps(walled) == []
+    walled |= {"firewall": [], "saved_firewall": saved([]) | {
+        "/etc/iptables/rules.v6": {"family": "ipv6", "chains": told}
+    }}  # fmt: skip
+    assert steps(walled) == []
+
+
+def test_host_without_ipv6_may_drop_its_messages(walled: dict[str, Any]) -> None:
+    rules = ["-p ipv6-icmp -j DROP"]
+    walled |= {"global_ipv6": False, "firewall": [chain(rules, "ipv6", "INPUT")]}
+    walled["saved_firewall"] = saved(rules, "ipv6", "INPUT")
     assert judge(walled) == []
 
 
@@ -1188,6 +1292,12 @@ def test_other_difference_is_told_and_left_to_people(
             '-p tcp --syn -m state --state INVALID,NEW -m comment --comment "by hand" -j REJECT',
         ),
         ("-p tcp -m tcp --dport 80 -j DROP", "-p tcp --dport http -j DROP"),
+        ("-p tcp -m tcp --tcp-flags FIN,SYN,RST,PSH,ACK,URG NONE -j DROP", "-p tcp --tcp-flags ALL NONE -j DROP"),
+        ("-p tcp -m tcp --tcp-flags FIN,SYN FIN,SYN -j DROP", "-p tcp --tcp-flags SYN,FIN SYN,FIN -j DROP"),
+        ("-p tcp -m tcp --dport 25 -j DROP", "-s 0.0.0.0/0 -p TCP --dport 25:25 -j DROP"),
+        ("-j REJECT --reject-with icmp-port-unreachable", "-p all -j REJECT"),
+        ("-p udp -m udp --dport 1024:65535 -j DROP", "-p 17 --dport 1024: -j DROP"),
+        ("-p tcp -m multiport --dports 22,80 -j DROP", "-p tcp -m multiport --dports 80,22 -j DROP"),
         ("-m set --match-set banned src -j DROP", "-i eth1 -j ACCEPT"),
     ],
 )
@@ -1206,6 +1316,27 @@ def test_rules_that_programs_make_in_chains_of_their_own_need_not_be_saved(walle
     ]
     walled["saved_firewall"] = saved([], name="INPUT")
     assert judge(walled) == []
+
+
+def test_firewall_that_could_not_be_read_wholly_is_not_compared(walled: dict[str, Any]) -> None:
+    rule = "-p tcp -m tcp --dport 80 -j DROP"
+    walled |= {"firewall": [], "saved_firewall": saved([rule], name="INPUT"), "firewall_cut": ["ipv4"]}
+    assert judge(walled) == []
+    walled |= {"firewall": [chain([rule], name="INPUT")], "saved_firewall": saved([], name="INPUT")}
+    assert judge(walled) == []
+    walled["firewall_cut"] = ["ipv6"]
+    assert [item.rule for item in judge(walled)] == ["firewall_unsaved"]
+
+
+@pytest.mark.parametrize("rule", ["-s 192.0.2.9/32 -j DROP", "-s 192.0.2.9/32 -p tcp -m tcp --dport 80 -j REJECT"])
+def test_source_that_was_banned_for_a_while_is_no_difference(walled: dict[str, Any], rule: str) -> None:
+    walled |= {"firewall": [chain([rule], name="INPUT")], "saved_firewall": saved([], name="INPUT")}
+    assert judge(walled) == []
+    walled |= {"firewall": [chain([], name="INPUT")], "saved_firewall": saved([rule], name="INPUT")}
+    assert judge(walled) == []
+    wide = rule.replace("/32", "/24").replace(".9/", ".0/")
+    walled["saved_firewall"] = saved([wide], name="INPUT")
+    assert [item.rule for item in judge(walled)] == ["firewall_blocks_at_boot"]
 
 
 @given(words=st.lists(st.sampled_from([*"!-'\"\\ ", "-p", "-d", "--dport", "8420", "x", "-j", "DROP", "/", "ACCEPT"])))

@@ -35,10 +35,12 @@ Collecting is dumb: it says what is there, never what it means. Schema 1 of the 
     abandoned  [{pid, age_s, command}]: processes of logins that no longer exist
     reaches    NAME:PORT → [{address, ok, why}]: whether a TCP connection to each address of what a service must reach
                comes about within 3 s; why: the error's name, TIMEOUT, "" where it came about; nothing is sent
+    global_ipv6  whether the host has an IPv6 address with which it is reached from beyond its links
     firewall   [{family, backend, table, chain, policy, rules, complete}]: the chains of iptables that INPUT or OUTPUT
                lead to, of each table in which one of them drops or rejects; family: ipv4, ipv6; backend: nft, legacy;
                rules: their words in order as iptables-save prints them, at most 100, complete: these are all
     saved_firewall  file → {family, chains}: the same of the rules that netfilter-persistent loads at the next boot
+    firewall_cut  families whose rules, now or saved, could not be read or are not all told: what is not there may stand
     errors     last lines of priority err and worse since boot
     state      {facts, texts}, described in module_utils/hikeshi_state.py, only where it was asked for; of a disk that
                is mounted at `root`, schema, host, at, subjects, state and unseen are all that is told
@@ -91,6 +93,7 @@ OPEN_LIMIT = 100000
 UNIT_LINES, ERROR_LINES = 20, 15
 CHAINS_LIMIT, RULES_LIMIT = 50, 100
 BLOCKS = re.compile(r" -j (?:DROP|REJECT)(?: |$)")
+IPV6_ADDRESSES = "/proc/net/if_inet6"  # address, interface, length, scope (00: global), flags, name
 SAVED_FIREWALL = {"/etc/iptables/rules.v4": "ipv4", "/etc/iptables/rules.v6": "ipv6"}
 SCHEMA = 1
 # Writes nothing. Opening a table (TABLE_ROWS asks for that) may have the server repair it: only tables of engines that
@@ -135,6 +138,7 @@ class Collector:
     def __init__(self):
         """Start with nothing unseen, but for what only root sees."""
         self.unseen = []
+        self.firewall_cut = set()
         if os.geteuid() != 0:
             self.note("what only root may see", f"asked as {name_of(pwd.getpwuid, os.geteuid())}: of the log, too")
         # Since PID 1 started, not `-b`: the boot id of a container is its machine's, and does not change.
@@ -512,13 +516,31 @@ class Collector:
                 found.setdefault(f"{name}:{port}", []).append({"address": address, "ok": not why, "why": why})
         return found
 
+    def global_ipv6(self):
+        """Say whether an IPv6 address of this host is known beyond its links."""
+        try:
+            with open(IPV6_ADDRESSES, encoding="ascii") as handle:
+                return any(line.split()[3] == "00" for line in handle)
+        except FileNotFoundError:  # the kernel has no IPv6
+            return False
+
     def firewall(self, told):
         """Return the chains that may block, of all backends and families."""
-        return [
-            {"family": family, "backend": backend, **chain}
-            for (backend, family), chains in told.items()
-            for chain in blocking(chains)
-        ]
+        found = []
+        for (backend, family), (chains, whole) in told.items():
+            if not whole:
+                self.firewall_cut.add(family)
+            bounded = self.bounded(chains, family, f"firewall of {family} ({backend})")
+            found += [{"family": family, "backend": backend, **chain} for chain in bounded]
+        return found
+
+    def bounded(self, chains, family, source):
+        """Return as many of the chains that may block as are told; note that there are more."""
+        found = blocking(chains)
+        if len(found) > CHAINS_LIMIT:
+            self.note(source, f"more than {CHAINS_LIMIT} chains")
+            self.firewall_cut.add(family)
+        return found[:CHAINS_LIMIT]
 
     def saved_firewall(self, read):
         """Return the chains that may block once the host has started again; nothing where no boot loads any."""
@@ -527,7 +549,7 @@ class Collector:
         if not loads or loads[1].strip() != "enabled":
             return {}
         return {
-            path: {"family": SAVED_FIREWALL[path], "chains": blocking(read(seen[0]))}
+            path: {"family": SAVED_FIREWALL[path], "chains": self.bounded(read(seen[0]), SAVED_FIREWALL[path], path)}
             for path, seen in texts.items()
             if seen
         }
@@ -902,7 +924,7 @@ def blocking(chains):
             for name, chain in reached.items():
                 complete, told = len(chain["rules"]) <= RULES_LIMIT, chain["rules"][:RULES_LIMIT]
                 found.append({"table": table, "chain": name, **chain, "rules": told, "complete": complete})
-    return found[:CHAINS_LIMIT]
+    return found
 
 
 def mount_of(path):
@@ -977,8 +999,10 @@ def collect(collector, subjects, reader):
         "listens": reader.listens(collector, subjects),
         "names": collector.names(subjects),
         "reaches": collector.reaches(subjects),
+        "global_ipv6": collector.global_ipv6(),
         "firewall": collector.firewall(reader.iptables(collector)),
         "saved_firewall": collector.saved_firewall(reader.iptables_chains),
+        "firewall_cut": sorted(collector.firewall_cut),
         "locks": collector.locks(subjects),
         "reports": {name: told for name, told in again.items() if reports.get(name) == told},
         "databases": collector.databases(subjects),

@@ -517,7 +517,7 @@ class State:
         """Return the rules of both backends and all families."""
         found, compatible = {}, set()
         words = {family: word for family, word, _, _ in FIREWALL}
-        for (backend, family), chains in iptables(self.collector).items():
+        for (backend, family), (chains, _) in iptables(self.collector).items():
             found |= {f"firewall:{backend}/{family}/{name}": chain for name, chain in chains.items()}
             if backend == "nft":
                 compatible |= {(words[family], name.split("/")[0]) for name in chains}
@@ -791,15 +791,23 @@ def sshd_settings(told):
 
 
 def iptables(collector):
-    """Return the chains that iptables tells of: (backend, family) → TABLE/CHAIN → {policy, rules}."""
+    """Return what iptables tells of: (backend, family) → chains (TABLE/CHAIN → policy, rules), whether all of them."""
+
+    def ask(program):
+        noted = len(collector.unseen)
+        told = collector.output(program)
+        if re.search(r"(?m)^# Table .* is incompatible", told):
+            collector.note(program, "a table has rules that only nft can tell")
+        return iptables_chains(told), len(collector.unseen) == noted
+
     found = {}
     for family, _, program, names in FIREWALL:
         if installed(f"{program}-nft-save"):
-            found["nft", family] = iptables_chains(collector.output(f"{program}-nft-save"))
+            found["nft", family] = ask(f"{program}-nft-save")
         # Asking where there are none loads the kernel's modules.
         with contextlib.suppress(OSError):
             if read_kernel(names).strip() and installed(f"{program}-legacy-save"):
-                found["legacy", family] = iptables_chains(collector.output(f"{program}-legacy-save"))
+                found["legacy", family] = ask(f"{program}-legacy-save")
     return found
 
 

@@ -3,7 +3,7 @@
 
 Whether they stand there is asked when the step is taken, and again afterwards; a rule that stands there twice goes
 twice. The commands that put it back in its place are written to `record` before it goes. Chains of the gate
-(HIKESHI…) are left alone, and so is whatever neither drops nor rejects.
+(HIKESHI…), and of programs that keep rules of their own, are left alone, and so is whatever neither drops nor rejects.
 """
 
 import os
@@ -14,7 +14,12 @@ import time
 
 PROGRAMS = {"ipv4": "iptables", "ipv6": "ip6tables"}
 TABLES = ["filter", "mangle", "raw", "security"]
-CHAIN = re.compile(r"(?!HIKESHI)[A-Za-z0-9_.-]{1,28}")
+# Other programs write theirs again.
+CHAIN = re.compile(
+    r"(?!HIKESHI|ufw6?-|f2b-|fail2ban-|DOCKER|KUBE-|cali-|CILIUM_|LIBVIRT_|"
+    r"IN_|OUT_|INPUT_|OUTPUT_|neutron-|NETAVARK|CNI-|ts-|CROWDSEC|LOCALIN|LOCALOUT|DENYIN|DENYOUT|LOGDROP)"
+    r"[A-Za-z0-9_.-]{1,28}"
+)
 # As iptables-save prints it; of ' and \ in a comment it and shlex think differently.
 WORDS = re.compile(r'[A-Za-z0-9_.,:;/+@%=!"() -]*-j (?:DROP|REJECT)(?: --reject-with [a-z0-9-]+)?')
 WAIT_S, TIMEOUT_S = 10, 30
@@ -28,7 +33,7 @@ class Refused(Exception):
 def split(chain, rule):
     """Return the words of a rule behind its chain; refuse what is not to be taken out."""
     if not CHAIN.fullmatch(chain):
-        raise Refused(f"chain is '{chain}'; allowed: the name of a chain that is not the gate's (HIKESHI…)")
+        raise Refused(f"chain is '{chain}'; allowed: the name of a chain of no program's own (HIKESHI…, ufw-…, f2b-…)")
     start = f"-A {chain} "
     if not rule.startswith(start) or not WORDS.fullmatch(rule[len(start) :]):
         raise Refused(f"rule is '{rule}'; allowed: '{start}… -j DROP' or REJECT, as iptables-save prints it")
@@ -82,7 +87,9 @@ def remove(given, check):
     if not places or check:
         return bool(places)
     command = [program, "-w", str(WAIT_S), "-t", table]
-    write_down(given["record"], [shlex.join([*command, "-I", chain, str(place), *words]) for place in places])
+    # They are run from the last line upwards.
+    lines = [shlex.join([*command, "-I", chain, str(place), *words]) for place in reversed(places)]
+    write_down(given["record"], lines)
     for _ in places:
         run(*command, "-D", chain, *words)
     if rule in standing(program, table, chain):

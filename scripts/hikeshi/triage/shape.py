@@ -212,8 +212,10 @@ class _Evidence(BaseModel):
     answers: Annotated[dict[Text, _Answer], Field(max_length=MOST)] = {}
     listens: Annotated[dict[Text, Flag], Field(max_length=MOST)] = {}
     reaches: Annotated[dict[Text, Annotated[list[_Reached], Field(max_length=MOST)]], Field(max_length=MOST)] = {}
+    global_ipv6: Flag = False
     firewall: Annotated[list[_Chain], Field(max_length=MOST)] = []
     saved_firewall: Annotated[dict[Text, _SavedFirewall], Field(max_length=MOST)] = {}
+    firewall_cut: Lines = []
     deleted: Annotated[list[_Deleted], Field(max_length=MOST)] = []
     abandoned: Annotated[list[_Abandoned], Field(max_length=MOST)]
     errors: Lines

@@ -7,7 +7,7 @@ from hikeshi.triage.findings import Evidence, Finding, effect_of_down, effect_of
 
 
 def find(evidence: Evidence) -> Iterator[Finding]:
-    """Take out a rule that names the address or the port; what drops more than that is for people to judge.
+    """Take out a rule that names the address, or the port where no other address is let out by it; more is for people.
 
     A destination that is not reached for another reason is not ours to mend.
     """
@@ -16,7 +16,7 @@ def find(evidence: Evidence) -> Iterator[Finding]:
         found: dict[firewall.Barrier, bool] = {}
         for packet, reached, _ in tried:
             for barrier in () if reached else firewall.barriers(chains, "OUTPUT", packet):
-                found[barrier] = found.get(barrier, False) or firewall.names(barrier.rule, packet)
+                found[barrier] = found.get(barrier, False) or firewall.names(barrier, packet)
         if not found:
             continue
         some = any(reached for _, reached, _ in tried)

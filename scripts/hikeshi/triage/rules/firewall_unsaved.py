@@ -12,7 +12,7 @@ def find(evidence: Evidence) -> Iterator[Finding]:
     """Take out of the saved rules what surely harms; any other difference is for people to judge.
 
     Compared are only rules that stand in INPUT and OUTPUT themselves: chains of their own are made by programs, which
-    put their rules there after the boot.
+    put their rules there after the boot. Nor one about a single source: whoever is banned is banned for a while.
     """
     host, live = evidence["host"], evidence.get("firewall", [])
     for path, saved in evidence.get("saved_firewall", {}).items():
@@ -21,9 +21,11 @@ def find(evidence: Evidence) -> Iterator[Finding]:
         harmful = firewall.harmful(chains, evidence)
         now = [chain for chain in live if chain["family"] == family]
         booted, working = _rules(chains), _rules(now)
-        known = {barrier.rule for barrier in harmful}
+        known = {barrier.rule: barrier.words for barrier in harmful}
         closing = [rule for key, rule in booted[0].items() if key not in working[0] and rule not in known]
-        closing = closing if working[1] else []
+        # What could not be read is no firewall that is open.
+        compared = family not in evidence.get("firewall_cut", [])
+        closing = closing if compared and working[1] else []
         if harmful or closing:
             what = sorted(set(harmful.values())) or ["what is open now"]
             yield Finding(
@@ -32,7 +34,7 @@ def find(evidence: Evidence) -> Iterator[Finding]:
                 subject=f"firewall:{path}",
                 effect=Effect.WILL_BREAK,
                 cause=f"the firewall that the next boot loads from {path} drops {' and '.join(what)}",
-                quote="; ".join([*known, *closing]),
+                quote="; ".join([*known.values(), *closing]),
                 remedy=tuple(
                     Step(host, "host_base", "firewall_saved_rule", "disk", {"path": path, "rule": barrier.rule})
                     for barrier in harmful
@@ -40,9 +42,9 @@ def find(evidence: Evidence) -> Iterator[Finding]:
                 ),
             )
         # What harms now is taken out, and need not be saved before.
-        known = {barrier.rule for barrier in firewall.harmful(now, evidence)}
-        opening = [rule for key, rule in working[0].items() if key not in booted[0] and rule not in known]
-        if opening and booted[1]:
+        mended = {barrier.rule for barrier in firewall.harmful(now, evidence)}
+        opening = [rule for key, rule in working[0].items() if key not in booted[0] and rule not in mended]
+        if opening and compared and booted[1]:
             yield Finding(
                 rule="firewall_unsaved",
                 host=host,
@@ -64,6 +66,11 @@ def _rules(chains: Sequence[Evidence]) -> tuple[dict[_Key, str], bool]:
             rule = firewall.read(words)
             if rule.target in ("DROP", "REJECT"):
                 understood = understood and rule.clear
-                if rule.clear:
+                if rule.clear and not any(map(_is_one_source, rule.tests)):
                     found[chain["table"], chain["chain"], frozenset(rule.tests), rule.target] = words
     return found, understood
+
+
+def _is_one_source(test: firewall.Test) -> bool:
+    option, value, negated = test
+    return option == "-s" and not negated and value.endswith("/128" if ":" in value else "/32")

@@ -7,9 +7,9 @@ from hikeshi.triage.findings import Effect, Evidence, Finding
 
 
 def find(evidence: Evidence) -> Iterator[Finding]:
-    """Take out the rules that drop messages without which IPv6 does not work; the others stay."""
+    """Take out the rules that drop messages without which IPv6 does not work; the end of a list of others stays."""
     host = evidence["host"]
-    found = firewall.without_neighbours(evidence.get("firewall", []))
+    found = firewall.without_neighbours(evidence.get("firewall", []), evidence)
     if not found:
         return
     kinds = sorted({kind for kinds in found.values() for kind in kinds})
@@ -22,5 +22,5 @@ def find(evidence: Evidence) -> Iterator[Finding]:
         cause=f"the firewall drops ICMPv6 of type {', '.join(map(str, kinds))}: "
         + ("IPv6 works for half a minute, then dies" if neighbours else "over IPv6 some connections hang"),
         quote="; ".join(barrier.words for barrier in found),
-        remedy=tuple(barrier.step(host) for barrier in found if barrier.removable),
+        remedy=tuple(barrier.step(host) for barrier in found if barrier.removable and firewall.is_plain(barrier)),
     )
