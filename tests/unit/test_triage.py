@@ -758,7 +758,7 @@ def served(linked: dict[str, Any]) -> dict[str, Any]:
 
 
 def answer(evidence: dict[str, Any], url: str, status: int) -> None:
-    evidence["answers"][f"{url} localhost"]["status"] = status
+    evidence["answers"][f"{url} localhost"].update(status=status, words="404 Not Found nginx")
 
 
 @pytest.mark.parametrize("status", [404, 403, 410, 301])
@@ -768,6 +768,8 @@ def test_wrong_answer_to_the_load_balancer(served: dict[str, Any], status: int) 
     (found,) = judge(served)
     assert (found.id, found.effect) == (f"answer_wrong/answer:{HEALTH}", findings.Effect.CANNOT_BUY)
     assert found.cause == f"nginx.service answers {HEALTH} with {status}, not 200: no customers"
+    assert found.quote == f"GET {HEALTH}, Host: localhost: {status}, 3 bytes: 404 Not Found nginx", "who answered?"
+    assert not found.symptom, "nothing that explains it is found beside it"
     assert steps(served) == ["disk web_server: configuration", "live web_server: reload"]
 
 
@@ -778,12 +780,26 @@ def test_wrong_answer_about_the_pictures_is_mended_by_its_role_and_served_by_ngi
     assert steps(served) == ["disk image_server: location", "live web_server: reload"]
 
 
-@pytest.mark.parametrize("told", [{"status": 502}, {"status": 503}, {"why": "no answer within 3 s"}, {}])
+LATE = {"why": "no answer within 3 s", "error": ""}
+
+
+@pytest.mark.parametrize("told", [{"status": 502}, {"status": 503}, LATE, {"why": "recorded earlier"}, {}])
 def test_what_stands_behind_or_is_only_starting_is_others_business(
     served: dict[str, Any], told: dict[str, Any]
 ) -> None:
-    served["answers"] = {f"{HEALTH} localhost": told}
+    served["answers"] = {f"{HEALTH} localhost": {**told, "bytes": 0} if "status" in told else told}
     assert judge(served) == []
+
+
+def test_server_that_runs_and_listens_elsewhere_is_its_owners(served: dict[str, Any]) -> None:
+    refused = {"why": "ConnectionRefusedError: [Errno 111] Connection refused", "error": "ECONNREFUSED"}
+    served["answers"] = dict.fromkeys(served["answers"], refused)
+    (found,) = judge(served)
+    assert (found.subject, found.effect) == (f"answer:{HEALTH}", findings.Effect.CANNOT_BUY)
+    assert found.cause == f"nginx.service runs, and nobody listens where {HEALTH} is asked: no customers"
+    assert steps(served) == ["disk web_server: configuration", "live web_server: reload"]
+    stop(served, "nginx.service")
+    assert [item.rule for item in judge(served)] == ["unit_down"]
 
 
 def test_what_others_say_already_is_not_said_twice(served: dict[str, Any]) -> None:
