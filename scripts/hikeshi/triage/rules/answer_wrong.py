@@ -40,6 +40,11 @@ def find(evidence: Evidence) -> Iterator[Finding]:
             steps = [Step(host, subject["role"], wanted["restore_step"], "disk")]
             if owner.get("reload_step"):
                 steps.append(Step(host, owner["role"], owner["reload_step"], "live"))
+            if _is_gone(evidence, wanted):
+                cause = (
+                    f"there is no directory {wanted['directory']}: what lay in it is lost, or another disk is mounted"
+                )
+                steps = []
             yield Finding(
                 rule="answer_wrong",
                 host=host,
@@ -53,6 +58,12 @@ def find(evidence: Evidence) -> Iterator[Finding]:
 
 def _is_right(status: int, wanted: list[int | str]) -> bool:
     return not {str(status), f"{status // 100}xx"}.isdisjoint(map(str, wanted))
+
+
+def _is_gone(evidence: Evidence, wanted: Evidence) -> bool:
+    """Say whether a server does not find the directory that is asked for because there is none."""
+    seen = evidence["paths"].get(wanted.get("directory", ""), {"kind": "unreadable"})
+    return "directory" not in (seen["kind"], seen.get("leads_to")) and seen["kind"] != "unreadable"
 
 
 def _said_already(evidence: Evidence, subject: Evidence) -> bool:
