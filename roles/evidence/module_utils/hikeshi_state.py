@@ -754,8 +754,11 @@ def unix_sockets(told):
 def listens(collector, subjects):
     """Return of each socket and address that subjects want whether anybody listens there."""
     wanted = [item for subject in subjects for item in subject.get("listens") or []]
+    names = {os.path.basename(item["socket"]) for item in wanted if "socket" in item}
     try:
-        there = {path for path, _ in unix_sockets(read_kernel("/proc/net/unix"))} if wanted else set()
+        # As the program wrote it, which may lead through a link such as /var/run.
+        bound = [path for path, _ in unix_sockets(read_kernel("/proc/net/unix"))] if names else []
+        there = {resolved(path) for path in bound if os.path.basename(path) in names}
         for file in filter(os.path.exists, ("/proc/net/tcp", "/proc/net/tcp6") if wanted else ()):
             there |= {f"{place}:{port}" for place, port, _ in inet_sockets(read_kernel(file), LISTENING_TCP)}
     except (OSError, ValueError) as error:
@@ -764,13 +767,18 @@ def listens(collector, subjects):
     found = {}
     for item in wanted:
         if "socket" in item:
-            found[item["socket"]] = item["socket"] in there
+            found[item["socket"]] = resolved(item["socket"]) in there
             continue
         place, port = item["address"], item["port"]
         ways = [f"[{place}]:{port}"] if ":" in place else [f"{place}:{port}", f"0.0.0.0:{port}"]
         # On all addresses of the newer family is on those of the older as well, but where a program forbids it.
         found[ways[0]] = bool({*ways, f"[::]:{port}"} & there)
     return found
+
+
+def resolved(path):
+    """Return a path with its directory's links resolved; the last part may be gone, and is a link of nobody's."""
+    return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
 
 
 def sshd_settings(told):
