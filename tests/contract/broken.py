@@ -60,7 +60,12 @@ def healthy(role: str) -> Evidence:
         "mounts": {item["path"]: {"mounted": True, "source": "/", "entries": []} for item in subject["mounts"]},
         "trees": {item["path"]: {"seen": 0, "wrong": [], "complete": True} for item in subject.get("trees") or []},
         "answers": {
-            f"{item['url']} {item['host']}": {"status": item["status"][0], "bytes": 3, "seconds": 0.1}
+            f"{item['url']} {item['host']}": {
+                "status": int(str(item["status"][0]).replace("x", "0")),
+                "bytes": 3,
+                "seconds": 0.1,
+                "words": "ok",
+            }
             for item in subject.get("answers") or []
         },
         "listens": {place_of(item): True for item in subject.get("listens") or []},
@@ -120,6 +125,9 @@ def broken(evidence: Evidence) -> Iterator[tuple[str, Evidence]]:
         wrongs += [("logins", path, {"ok": False, "code": code}) for code in (0, 1044, 1045, 1698, 2002)]
     for question in evidence.get("answers", {}):
         wrongs += [("answers", question, {"status": status}) for status in (200, 301, 403, 404, 503)]
+        worse = copy.deepcopy(evidence)
+        worse["answers"][question] = {"why": "Connection refused", "error": "ECONNREFUSED"}
+        yield f"nobody listens for {question}", worse
     for place in evidence.get("listens", {}):
         worse = copy.deepcopy(evidence)
         worse["listens"][place] = False

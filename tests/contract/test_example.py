@@ -121,3 +121,10 @@ def test_ansible_accepts_the_inventory() -> None:
 @pytest.mark.parametrize("playbook", ["build-site.yml", "harden-site.yml", "collect-evidence.yml"])
 def test_playbooks_can_be_read_for_it(playbook: str) -> None:
     ansible("ansible-playbook", "--syntax-check", f"playbooks/{playbook}")
+
+
+def test_shop_knows_the_name_with_which_its_health_is_asked() -> None:
+    given = {path.stem: load(path) for path in FILES if path.parent.name == "web_servers"}
+    names = given["checkout_service"]["checkout_service_environment"]["SHOP_ALLOWED_HOSTS"].split(",")
+    assert given["web_server"]["web_server_health_host"] in names, "Django answers 400, and the shop is said to be down"
+    assert given["image_server"]["image_server_host"] in names

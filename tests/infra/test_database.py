@@ -201,6 +201,7 @@ def test_aria_tables_are_repaired_unless_the_site_says_no(host: Host, apply: App
         ({"database_addresses": ["192.0.2.300"]}, "'192.0.2.300' is no address"),
         ({"database_addresses": ["db.shop.example"]}, "'db.shop.example' is no address"),
         ({"database_addresses": ["2001:DB8:0::1"]}, "must be written 2001:db8::1"),
+        ({"database_port": 70000}, "database_port is 70000"),
         ({"database_aria_recover_options": "SOMETIMES"}, "'SOMETIMES'"),
         ({"database_aria_recover_options": "OFF,QUICK"}, "'OFF,QUICK'"),
         ({"database_binary_log_days": 0}, "database_binary_log_days is 0"),

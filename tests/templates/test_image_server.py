@@ -101,6 +101,14 @@ def test_whether_pictures_are_found_is_asked_through_their_own_location(director
         assert inner.directives == ["access_log off"], f"{LOCATION}: it must take everything else from around it"
 
 
+def test_pictures_are_asked_for_by_the_shops_name_and_only_where_they_are() -> None:
+    inputs = {"image_server_host": "shop.example", "image_server_directories": ["goods"]}
+    (asked,) = value("image_server", "__image_server_subject", **inputs)["answers"]
+    assert (asked["host"], asked["directory"]) == ("shop.example", "/srv/shop/media/goods"), (
+        "roles/image_server/vars/main.yml"
+    )
+
+
 LINKS = {"": True, "/srv/shop/pictures": True, "/srv/shop/media-now": True, "/srv/shop/media": False}
 LINKS |= {"/srv/shop/media/now": False, "/srv/shop": False, "/": False, "pictures": False, "/srv/a b": False}
 

@@ -36,6 +36,12 @@ def test_database_holds_every_character_and_stays_at_home() -> None:
     assert (server["socket"], server["port"]) == ("/run/mysqld/mysqld.sock", "3306"), f"{file}: the shop asks there"
 
 
+def test_database_keeps_the_port_that_a_site_has() -> None:
+    assert settings("database", "hikeshi.cnf.j2", database_port=3307)["mysqld"]["port"] == "3307"
+    wanted = value("database", "__database_subject", database_port=3307)["listens"]
+    assert [item["port"] for item in wanted if "port" in item] == [3307], "roles/database/vars/main.yml"
+
+
 def test_database_that_others_reach_asks_no_name_server() -> None:
     file = "roles/database/templates/hikeshi.cnf.j2"
     for addresses, remote in (

@@ -26,7 +26,7 @@ ITEMS: dict[str, list[tuple[set[str], set[str]]]] = {
     "locks": [({"path", "unit"}, set())],
     "trees": [({"path", "directories", "files"}, set())],
     "names": [({"name", "addresses"}, set())],
-    "answers": [({"url", "host", "status", "what", "means", "unit", "restore_step"}, set())],
+    "answers": [({"url", "host", "status", "what", "means", "unit", "restore_step"}, {"directory"})],
     "listens": [
         ({"unit", "socket"}, {"restore_step", "settings"}),
         ({"unit", "address", "port"}, {"restore_step", "settings"}),
@@ -165,7 +165,10 @@ def test_answers_can_be_judged(role: Role) -> None:
         assert re.match(r"(http://[^/]+)?/", item["url"]), (
             f"{place(role)}, answers: {item['url']} must be a path or URL"
         )
-        assert all(100 <= status < 500 for status in item["status"]), f"{place(role)}, answers: {item['status']}"
+        right = [str(status) for status in item["status"]]
+        assert all(re.fullmatch("[1-4]([0-9]{2}|xx)", status) for status in right), f"{place(role)}, answers: {right}"
+        paths = [path["path"] for path in subject(role)["paths"]]
+        assert item.get("directory", paths[0]) in paths, f"{place(role)}, answers: {item} asks for what it does not own"
         assert item["means"] in ("cannot_buy", "cannot_see"), f"{place(role)}, answers: {item['means']}"
         assert item["unit"] in units, f"{place(role)}, answers: no role has the unit {item['unit']}"
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.templates.reading import Block, nginx
-from tests.templates.rendering import render
+from tests.templates.rendering import render, value
 
 FILE = "roles/web_server/templates/shop.conf.j2"
 PROXIES = ["192.0.2.10/32", "2001:db8::10/128", "198.51.100.0/24"]
@@ -69,3 +69,9 @@ def test_main_configuration_is_whole() -> None:
     assert seen.block("events").values("worker_connections") == ["64"]
     includes = seen.block("http").values("include")
     assert {"/etc/nginx/conf.d/*.conf", "/etc/nginx/sites-enabled/*"} <= set(includes), "the shop's site is not read"
+
+
+def test_health_is_asked_as_the_load_balancer_does() -> None:
+    inputs = {"web_server_health_path": "/up", "web_server_health_host": "shop.example"}
+    (asked,) = value("web_server", "__web_server_subject", **inputs)["answers"]
+    assert (asked["url"], asked["host"], asked["status"]) == ("/up", "shop.example", ["2xx", "3xx"])

@@ -378,6 +378,7 @@ def serving(*pieces: bytes, pause: float = 0.0) -> Iterator[tuple[str, list[byte
 
 
 def ask(collector: Any, url: str) -> Any:
+    collector.unseen.clear()
     return collector.answers([{"answers": [{"url": url, "host": "localhost"}]}, {}])[f"{url} localhost"]
 
 
@@ -390,11 +391,42 @@ def test_answer_is_told_as_it_came(collector: Any) -> None:
     assert (told["status"], told["bytes"], told["seconds"] < 3) == (200, 3, True)
     assert asked[0].startswith(b"GET /lb-health HTTP/1.1\r\n")
     assert asked[0].count(b"Host: localhost\r\n") == asked[0].lower().count(b"host:") == 1
+    assert (told["words"], collector.unseen) == ("ok", [])
+
+
+def test_question_keeps_what_stands_behind_its_path(collector: Any) -> None:
+    with serving(OK) as (url, asked):
+        ask(collector, f"{url}?deep=1&x=%20")
+    assert asked[0].startswith(b"GET /lb-health?deep=1&x=%20 HTTP/1.1\r\n")
+
+
+def test_what_is_not_spoken_here_is_not_asked_in_clear(collector: Any) -> None:
+    with serving(OK) as (url, asked):
+        told = ask(collector, url.replace("http:", "https:"))
+        ask(collector, url)  # the one connection that is waited for
+    assert told == {"why": "https is not asked, only http", "error": ""}
+    assert asked[0].startswith(b"GET ")
+
+
+@pytest.mark.parametrize(
+    ("page", "words"),
+    [
+        (b"<html>\r\n<h1>404 Not\tFound</h1><hr>nginx", "404 Not Found nginx"),
+        (b"\xff\x00{{ x }}", "\\xff\x00{{ x }}"),
+        (b"<" * 60000, "<" * 300),
+        (b"", ""),
+    ],
+)
+def test_who_answered_is_told_in_the_first_words(collector: Any, page: bytes, words: str) -> None:
+    head = f"HTTP/1.1 404 No\r\nContent-Length: {len(page)}\r\n\r\n".encode()
+    with serving(head + page) as (url, _):
+        assert ask(collector, url)["words"] == words
 
 
 def test_redirect_is_an_answer_and_not_followed(collector: Any) -> None:
     with serving(b"HTTP/1.1 301 Moved\r\nLocation: http://192.0.2.1/\r\nContent-Length: 0\r\n\r\n") as (url, _):
-        assert ask(collector, url)["status"] == 301
+        told = ask(collector, url)
+    assert (told["status"], told["words"]) == (301, "http://192.0.2.1/")
 
 
 def test_long_answer_is_read_so_far(collector: Any) -> None:
@@ -420,7 +452,8 @@ def test_server_that_takes_its_time_is_given_up(
     with serving(*pieces, pause=pause) as (url, _):
         told = ask(collector, url)
         assert time.monotonic() - before < 1.5
-    assert told.keys() == {"why"}
+    assert told.keys() == {"why", "error"} and told["error"] == ""
+    assert [item["source"] for item in collector.unseen] == [f"the answer to {url}"]
 
 
 @pytest.mark.parametrize(
@@ -429,13 +462,16 @@ def test_server_that_takes_its_time_is_given_up(
 def test_what_is_no_answer_is_said_and_raises_nothing(collector: Any, said: bytes) -> None:
     with serving(said) as (url, _):
         told = ask(collector, url)
-    assert told.keys() == {"why"} and len(told["why"]) <= 300
+    assert told.keys() == {"why", "error"} and len(told["why"]) <= 300
+    assert [item["source"] for item in collector.unseen] == [f"the answer to {url}"]
 
 
 def test_where_nobody_serves_that_is_said(collector: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/"
-    assert "Connection refused" in ask(collector, url)["why"]
+    told = ask(collector, url)
+    assert "Connection refused" in told["why"]
+    assert (told["error"], collector.unseen) == ("ECONNREFUSED", []), "a rule knows what that means"
 
 
 def test_path_is_asked_at_the_address_of_this_host(monkeypatch: pytest.MonkeyPatch, collector: Any) -> None:

@@ -764,6 +764,17 @@ def test_who_wants_to_know_is_told_whether_anybody_listens(
     assert STATE.listens(COLLECT.Collector(), [{"listens": [{"unit": "x.service", **wanted}]}, {}]) == there
 
 
+def test_socket_is_the_same_through_a_link_of_its_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "var").symlink_to("run")
+    one, other = f"{tmp_path}/run/x.sock", f"{tmp_path}/var/x.sock"
+    for bound, wanted in ((one, other), (other, one)):
+        monkeypatch.setattr(STATE, "unix_sockets", lambda _, bound=bound: [(bound, "7"), ("/run/y.sock", "8")])
+        assert STATE.listens(COLLECT.Collector(), [{"listens": [{"socket": wanted}]}]) == {wanted: True}
+    gone = f"{tmp_path}/var/y.sock"
+    assert STATE.listens(COLLECT.Collector(), [{"listens": [{"socket": gone}]}]) == {gone: False}
+
+
 def test_what_the_kernel_does_not_tell_is_not_said_to_be_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(STATE, "read_kernel", lambda path: "head\nodd odd odd odd odd odd odd /run/x.sock\n")
     collector = COLLECT.Collector()

@@ -47,19 +47,26 @@ SUBJECT: dict[str, Any] = {
         }
     ],
     "config_test": "mariadbd --validate",
-    "answers": [
-        {
-            "url": "/lb-health",
-            "host": "localhost",
-            "status": [200],
-            "what": "x",
-            "means": "cannot_buy",
-            "unit": "mariadb.service",
-            "restore_step": "x",
-        }
-    ],
     "listens": [{"unit": "mariadb.service", "socket": SOCKET, "restore_step": "x", "settings": "/etc/mysql"}],
     "reaches": [{"name": "pay.example", "port": 8420}],
+}
+# With nothing wrong that would speak in their place.
+ANSWERING: dict[str, Any] = {
+    "role": "load_balancer",
+    "units": [{"name": "haproxy.service", "enabled": True}],
+    "config_test": "",
+    "answers": [
+        {
+            "url": url,
+            "host": "localhost",
+            "status": ["2xx", 301],
+            "what": "x",
+            "means": "cannot_buy",
+            "unit": "haproxy.service",
+            "restore_step": "x",
+        }
+        for url in ("/lb-health", "/refused", "/late")
+    ],
 }
 LINK = {
     "kind": "link",
@@ -72,8 +79,9 @@ LINK = {
 }
 EVIDENCE: dict[str, Any] = {
     **HEALTHY,
-    "subjects": [*HEALTHY["subjects"], SUBJECT],
-    "units": {**HEALTHY["units"], "export.service": {**HEALTHY["units"]["nginx.service"], "active": "failed"}},
+    "subjects": [*HEALTHY["subjects"], SUBJECT, ANSWERING],
+    "units": {**HEALTHY["units"], "export.service": {**HEALTHY["units"]["nginx.service"], "active": "failed"},
+              "haproxy.service": HEALTHY["units"]["nginx.service"]},
     "paths": {**HEALTHY["paths"], "/srv/link": LINK, "/run/mysqld": {"kind": "missing"}},
     "trees": {"/srv/shop/media": {"seen": 1, "complete": True, "wrong": [
         {"path": "/srv/shop/media/a", "kind": "file", "mode": "0600"}]}},
@@ -89,7 +97,9 @@ EVIDENCE: dict[str, Any] = {
     "logs": {LOGS: {"mount": LOGS, "keep_mount": "/", "old_bytes": 9, "old": [{"name": "access.log.1", "bytes": 9}]}},
     "deleted": [{"pid": 1, "unit": "nginx.service", "path": f"{LOGS}/access.log", "bytes": 1 << 21, "mount": LOGS}],
     "logins": {ENVIRONMENT: {"ok": False, "code": 1045, "message": "Access denied"}},
-    "answers": {"/lb-health localhost": {"status": 404, "bytes": 3, "seconds": 0.1}},
+    "answers": {"/lb-health localhost": {"status": 404, "bytes": 3, "seconds": 0.1, "words": "404 Not Found"},
+                "/refused localhost": {"why": "Connection refused", "error": "ECONNREFUSED"},
+                "/late localhost": {"why": "no answer within 3 s", "error": ""}},
     "listens": {SOCKET: False},
     "reaches": {"pay.example:8420": [{"address": "10.0.0.5", "ok": False, "why": "TIMEOUT"}]},
     "global_ipv6": True,
@@ -245,9 +255,31 @@ many = settings(
 
 
 def test_evidence_that_is_asked_about_here_is_judged(site: Site, runs: Runs) -> None:
-    found = {item.rule for item in triaged(site, runs, EVIDENCE, STATE).found}
-    assert found >= {"config_broken", "connections_used", "disk_full", "job_failed", "lock_stale", "login_refused",
-                     "link_wrong", "path_missing", "path_wrong", "table_crashed"}  # fmt: skip
+    told = triaged(site, runs, EVIDENCE, STATE).found
+    assert {item.rule for item in told} >= {
+        "answer_wrong", "config_broken", "connections_used", "disk_full", "job_failed", "lock_stale", "login_refused",
+        "link_wrong", "not_listening", "path_missing", "path_wrong", "table_crashed"}  # fmt: skip
+    assert {item.subject for item in told} >= {"answer:/lb-health", "answer:/refused"}
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"status": None, "bytes": 3, "seconds": 0.1},
+        {"status": None, "why": "x"},
+        {"status": 404},
+        {"status": 404, "bytes": 3, "seconds": 0.1, "why": "x"},
+        {"status": "404", "bytes": 3, "seconds": 0.1},
+        {"bytes": 3},
+        {"why": None},
+        {"error": "ECONNREFUSED"},
+        {},
+        None,
+    ],
+)
+def test_answer_that_is_neither_whole_nor_a_reason_is_refused(site: Site, runs: Runs, told: Any) -> None:
+    with pytest.raises(HikeshiError, match="web1 sent evidence that cannot be judged: answers"):
+        triaged(site, runs, said(EVIDENCE, [(("answers", "/lb-health localhost"), told)]), STATE)
 
 
 @many

@@ -745,12 +745,12 @@ HEALTH, PICTURES = "/lb-health", "/media/images"
 def served(linked: dict[str, Any]) -> dict[str, Any]:
     """Evidence of a healthy host whose nginx was asked what the load balancer and a customer would."""
     roles = {subject["role"]: subject for subject in linked["subjects"]}
-    for role, url, status, what, means, step in (
-        ("web_server", HEALTH, 200, "no customers", "cannot_buy", "configuration"),
-        ("image_server", PICTURES, 301, "no pictures", "cannot_see", "location"),
+    for role, url, status, what, means, step, more in (
+        ("web_server", HEALTH, ["2xx", "3xx"], "no customers", "cannot_buy", "configuration", {}),
+        ("image_server", PICTURES, [301], "no pictures", "cannot_see", "location", {"directory": f"{MEDIA}/images"}),
     ):
-        wanted: dict[str, Any] = {"host": "localhost", "unit": "nginx.service", "restore_step": step}
-        roles[role]["answers"] = [wanted | {"url": url, "status": [status], "what": what, "means": means}]
+        wanted: dict[str, Any] = {"host": "localhost", "unit": "nginx.service", "restore_step": step, **more}
+        roles[role]["answers"] = [wanted | {"url": url, "status": status, "what": what, "means": means}]
     linked["answers"] = {
         f"{HEALTH} localhost": {"status": 200, "bytes": 3, "seconds": 0.1},
         f"{PICTURES} localhost": {"status": 301, "bytes": 0, "seconds": 0.1},
@@ -759,16 +759,24 @@ def served(linked: dict[str, Any]) -> dict[str, Any]:
 
 
 def answer(evidence: dict[str, Any], url: str, status: int) -> None:
-    evidence["answers"][f"{url} localhost"]["status"] = status
+    evidence["answers"][f"{url} localhost"].update(status=status, words="404 Not Found nginx")
 
 
-@pytest.mark.parametrize("status", [404, 403, 410, 301])
+@pytest.mark.parametrize("status", [200, 204, 301, 302])
+def test_load_balancer_is_content_with_more_than_one_answer(served: dict[str, Any], status: int) -> None:
+    answer(served, HEALTH, status)
+    assert judge(served) == []
+
+
+@pytest.mark.parametrize("status", [404, 403, 410, 400, 101])
 def test_wrong_answer_to_the_load_balancer(served: dict[str, Any], status: int) -> None:
     assert judge(served) == []
     answer(served, HEALTH, status)
     (found,) = judge(served)
     assert (found.id, found.effect) == (f"answer_wrong/answer:{HEALTH}", findings.Effect.CANNOT_BUY)
-    assert found.cause == f"nginx.service answers {HEALTH} with {status}, not 200: no customers"
+    assert found.cause == f"nginx.service answers {HEALTH} with {status}, not 2xx or 3xx: no customers"
+    assert found.quote == f"GET {HEALTH}, Host: localhost: {status}, 3 bytes: 404 Not Found nginx", "who answered?"
+    assert not found.symptom, "nothing that explains it is found beside it"
     assert steps(served) == ["disk web_server: configuration", "live web_server: reload"]
 
 
@@ -779,12 +787,40 @@ def test_wrong_answer_about_the_pictures_is_mended_by_its_role_and_served_by_ngi
     assert steps(served) == ["disk image_server: location", "live web_server: reload"]
 
 
-@pytest.mark.parametrize("told", [{"status": 502}, {"status": 503}, {"why": "no answer within 3 s"}, {}])
+def test_lost_pictures_are_not_called_a_wrong_location(served: dict[str, Any]) -> None:
+    answer(served, PICTURES, 404)
+    whole = served["paths"][f"{MEDIA}/images"]
+    for seen in ({"kind": "missing"}, whole | {"kind": "file"}, whole | {"kind": "link", "leads_to": "missing"}):
+        served["paths"][f"{MEDIA}/images"] = seen
+        (found,) = judge(served)
+        assert (found.subject, found.effect) == (f"answer:{PICTURES}", findings.Effect.CANNOT_SEE)
+        assert f"there is no directory {MEDIA}/images" in found.cause and "elsewhere" not in found.cause
+        assert found.remedy == (), "what writes the location again brings no picture back"
+    for seen in (whole, whole | {"kind": "link", "leads_to": "directory"}, {"kind": "unreadable"}):
+        served["paths"][f"{MEDIA}/images"] = seen
+        assert steps(served) == ["disk image_server: location", "live web_server: reload"]
+
+
+LATE = {"why": "no answer within 3 s", "error": ""}
+
+
+@pytest.mark.parametrize("told", [{"status": 502}, {"status": 503}, LATE, {"why": "recorded earlier"}, {}])
 def test_what_stands_behind_or_is_only_starting_is_others_business(
     served: dict[str, Any], told: dict[str, Any]
 ) -> None:
-    served["answers"] = {f"{HEALTH} localhost": told}
+    served["answers"] = {f"{HEALTH} localhost": {**told, "bytes": 0} if "status" in told else told}
     assert judge(served) == []
+
+
+def test_server_that_runs_and_listens_elsewhere_is_its_owners(served: dict[str, Any]) -> None:
+    refused = {"why": "ConnectionRefusedError: [Errno 111] Connection refused", "error": "ECONNREFUSED"}
+    served["answers"] = dict.fromkeys(served["answers"], refused)
+    (found,) = judge(served)
+    assert (found.subject, found.effect) == (f"answer:{HEALTH}", findings.Effect.CANNOT_BUY)
+    assert found.cause == f"nginx.service runs, and nobody listens where {HEALTH} is asked: no customers"
+    assert steps(served) == ["disk web_server: configuration", "live web_server: reload"]
+    stop(served, "nginx.service")
+    assert [item.rule for item in judge(served)] == ["unit_down"]
 
 
 def test_what_others_say_already_is_not_said_twice(served: dict[str, Any]) -> None:

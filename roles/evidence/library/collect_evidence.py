@@ -16,8 +16,10 @@ Collecting is dumb: it says what is there, never what it means. Schema 1 of the 
     configs    name → {ok, message, file, unresolved}: the service's own test of its configuration; unresolved, null or
                {name, code}: a host that nginx did not find, and what getaddrinfo says of it now (0: found; -2, -5:
                there is none; -3: nobody could say), null when it did not answer in time
-    answers    "URL HOST" → {status, bytes, seconds} of what a web server of this host answered to one question, at most
-               64 KiB of it read, no redirect followed; {why} where nothing whole came within 3 s
+    answers    "URL HOST" → {status, bytes, seconds, words} of what a web server of this host answered to one question,
+               at most 64 KiB of it read, no redirect followed; words: where it leads to, else its first without tags;
+               {why, error} where nothing whole came within 3 s: error is ECONNREFUSED where nobody listens, else "",
+               and then it is listed under unseen, too
     listens    SOCKET or ADDRESS:PORT → whether anybody listens there; also where it is on all addresses
     names      name → addresses it resolves to now, in order; none when it does not
     disks      mount → {free_bytes, size_bytes, free_inodes, inodes} of what is mounted to be written to
@@ -77,7 +79,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 COMMAND_TIMEOUT_S = 5
 ANSWER_TIMEOUT_S = 3
-ANSWER_LIMIT = 64 << 10
+ANSWER_LIMIT, GIST_LIMIT = 64 << 10, 2000
 REACH_TIMEOUT_S, ADDRESSES_LIMIT = 3, 8
 VERIFY_TIMEOUT_S, VERIFY_LIMIT = 60, 200  # dpkg reads every file of every package: 6 to 12 s on a small host
 OUTPUT_LIMIT = 1000000
@@ -489,7 +491,9 @@ class Collector:
         found = {}
         for wanted in [item for subject in subjects for item in subject.get("answers") or []]:
             url = wanted["url"] if "://" in wanted["url"] else f"http://{own_address()}{wanted['url']}"
-            found[f"{wanted['url']} {wanted['host']}"] = answer(url, wanted["host"])
+            told = found[f"{wanted['url']} {wanted['host']}"] = answer(url, wanted["host"])
+            if "why" in told and not told["error"]:
+                self.note(f"the answer to {wanted['url']}", told["why"])
         return found
 
     def names(self, subjects):
@@ -865,6 +869,8 @@ def own_address():
 def answer(url, host):
     """Return what a web server answers to one question, or why nothing whole came back in time."""
     parts, began, late = urllib.parse.urlsplit(url), time.monotonic(), threading.Event()
+    if parts.scheme != "http":  # in clear on port 80, the answer would be another server's
+        return {"why": f"{parts.scheme} is not asked, only http", "error": ""}
     connection = http.client.HTTPConnection(parts.hostname, parts.port or 80, timeout=ANSWER_TIMEOUT_S)
 
     def hang_up(line):
@@ -880,18 +886,25 @@ def answer(url, host):
         watch = threading.Timer(max(rest, 0), hang_up, [connection.sock])
         watch.start()
         headers = {"Host": host, "User-Agent": "hikeshi-evidence", "Connection": "close"}
-        connection.request("GET", parts.path or "/", headers=headers)
+        connection.request("GET", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""), headers=headers)
         with connection.getresponse() as response:
-            size = len(response.read(ANSWER_LIMIT))
+            body, leads_to = response.read(ANSWER_LIMIT), response.getheader("Location", "")
         seconds = round(time.monotonic() - began, 3)
-        told = {"status": response.status, "bytes": size, "seconds": seconds}
+        told = {"status": response.status, "bytes": len(body), "seconds": seconds, "words": gist(leads_to, body)}
     except (OSError, http.client.HTTPException, ValueError) as error:
-        told = {"why": f"{type(error).__name__}: {error}"[:LINE_LIMIT]}
+        refused = "ECONNREFUSED" if isinstance(error, ConnectionRefusedError) else ""
+        told = {"why": f"{type(error).__name__}: {error}"[:LINE_LIMIT], "error": refused}
     finally:
         if watch:
             watch.cancel()
         connection.close()
-    return {"why": f"no answer within {ANSWER_TIMEOUT_S} s"} if late.is_set() else told
+    return {"why": f"no answer within {ANSWER_TIMEOUT_S} s", "error": ""} if late.is_set() else told
+
+
+def gist(leads_to, body):
+    """Return where an answer leads to, else the first words of its page: it may be another server's than was meant."""
+    page = text(body[:GIST_LIMIT])  # of a long one without an end of a tag, to look for that would take for ever
+    return leads_to[:LINE_LIMIT] or " ".join(re.sub(r"<[^>]*>", " ", page).split())[:LINE_LIMIT]
 
 
 def why_not_reached(address, port):

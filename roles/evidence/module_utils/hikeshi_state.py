@@ -761,8 +761,11 @@ def resolved(path):
 def listens(collector, subjects):
     """Return of each socket and address that subjects want whether anybody listens there."""
     wanted = [item for subject in subjects for item in subject.get("listens") or []]
+    names = {os.path.basename(item["socket"]) for item in wanted if "socket" in item}
     try:
-        there = {resolved(path) for path, _ in unix_sockets(read_kernel("/proc/net/unix"))} if wanted else set()
+        # As the program wrote it, which may lead through a link such as /var/run.
+        bound = [path for path, _ in unix_sockets(read_kernel("/proc/net/unix"))] if names else []
+        there = {resolved(path) for path in bound if os.path.basename(path) in names}
         for file in filter(os.path.exists, ("/proc/net/tcp", "/proc/net/tcp6") if wanted else ()):
             there |= {f"{place}:{port}" for place, port, _ in inet_sockets(read_kernel(file), LISTENING_TCP)}
     except (OSError, ValueError) as error:

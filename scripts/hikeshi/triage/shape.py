@@ -7,7 +7,7 @@ Bounds are wide of what the collector sends: who passes them is not our collecto
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from hikeshi.errors import HikeshiError
 from hikeshi.text import printable
@@ -160,9 +160,20 @@ class _Altered(BaseModel):
     conffile: Flag
 
 
-class _Answer(BaseModel):
-    status: Number | None = None
-    why: Text = ""
+class _Answered(BaseModel):
+    model_config = ConfigDict(extra="forbid")  # else what has no status could pass for the other
+
+    status: Number
+    bytes: Number
+    seconds: Real
+    words: Text = ""
+
+
+class _Unanswered(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    why: Text
+    error: Text = ""
 
 
 class _Reached(BaseModel):
@@ -209,7 +220,7 @@ class _Evidence(BaseModel):
     databases: Annotated[dict[Text, _Database], Field(max_length=MOST)] = {}
     logs: Annotated[dict[Text, _Logs], Field(max_length=MOST)] = {}
     logins: Annotated[dict[Text, _Login], Field(max_length=MOST)] = {}
-    answers: Annotated[dict[Text, _Answer], Field(max_length=MOST)] = {}
+    answers: Annotated[dict[Text, _Answered | _Unanswered], Field(max_length=MOST)] = {}
     listens: Annotated[dict[Text, Flag], Field(max_length=MOST)] = {}
     reaches: Annotated[dict[Text, Annotated[list[_Reached], Field(max_length=MOST)]], Field(max_length=MOST)] = {}
     global_ipv6: Flag = False
