@@ -780,6 +780,12 @@ def test_wrong_answer_to_the_load_balancer(served: dict[str, Any], status: int) 
     assert steps(served) == ["disk web_server: configuration", "live web_server: reload"]
 
 
+def test_wrong_answer_about_no_directory_is_not_taken_for_a_lost_one(served: dict[str, Any]) -> None:
+    served["paths"][""] = {"kind": "file", "mode": "0600", "owner": "root", "group": "root", "link": ""}
+    answer(served, HEALTH, 404)
+    assert steps(served)[0] == "disk web_server: configuration"
+
+
 def test_wrong_answer_about_the_pictures_is_mended_by_its_role_and_served_by_nginxs(served: dict[str, Any]) -> None:
     answer(served, PICTURES, 404)
     (found,) = judge(served)

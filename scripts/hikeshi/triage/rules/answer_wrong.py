@@ -62,7 +62,9 @@ def _is_right(status: int, wanted: list[int | str]) -> bool:
 
 def _is_gone(evidence: Evidence, wanted: Evidence) -> bool:
     """Say whether a server does not find the directory that is asked for because there is none."""
-    seen = evidence["paths"].get(wanted.get("directory", ""), {"kind": "unreadable"})
+    seen = evidence["paths"].get(wanted["directory"]) if wanted.get("directory") else None
+    if seen is None:
+        return False
     return "directory" not in (seen["kind"], seen.get("leads_to")) and seen["kind"] != "unreadable"
 
 
