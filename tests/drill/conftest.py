@@ -71,6 +71,7 @@ def wait_for_orders(number: int = 1, timeout: int = 60) -> float:
     """Wait until so many more customers have bought; return when that was seen."""
 
     def orders() -> int:
+        # Before the first customer there is no file, and grep counts none with status 1.
         told = ssh("client1", f"grep -c '\"order\":' {customers.FOLDER}/truth.jsonl 2>/dev/null || true")
         return int(told.strip() or 0)
 

@@ -42,6 +42,7 @@ WantedBy=multi-user.target
 UNIT
 systemctl daemon-reload; systemctl enable --now reports
 """
+# Of what a test made of it each part may be gone already.
 NO_REPORTS = """
 systemctl disable --now reports || true
 rm -f /etc/systemd/system/reports.service /etc/reports.conf; systemctl daemon-reload; systemctl reset-failed
@@ -133,6 +134,7 @@ def test_changes_that_hurt_nobody_are_reported_with_before_and_after(tidy: Path)
 @pytest.mark.parametrize("name", BREAKS_REPORTS)
 def test_what_only_a_unit_of_others_suffers_from_is_put_back(reports: Path, name: str) -> None:
     subject, commands = BREAKS_REPORTS[name]
+    # It cannot start any more; whether the restart says so depends on how soon it dies. Triage must see it below.
     ssh("web1", f"{SETUP}{commands}; userdel visitor; systemctl restart reports || true; sleep 1")
     try:
         seen = hikeshi("triage", "--json")
