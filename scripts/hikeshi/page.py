@@ -11,7 +11,7 @@ from hikeshi.incident import clock
 from hikeshi.look import Triage, Wanted
 from hikeshi.screen import line
 from hikeshi.site import Site
-from hikeshi.triage import findings
+from hikeshi.triage import drift, findings
 from hikeshi.triage.additions import Addition
 from hikeshi.triage.drift import Drift
 from hikeshi.triage.findings import Finding
@@ -69,6 +69,8 @@ def _findings(site: Site, done: Triage, *, verbose: bool) -> None:
 def _mended_by(site: Site, finding: Finding) -> str:
     if finding.remedy:
         return f"hikeshi recover ({', '.join(dict.fromkeys(f'{step.role} {step.step}' for step in finding.remedy))})"
+    if finding.rule == drift.FAILED:
+        return "hikeshi recover (tries what differs near to it, one by one)"
     return "hikeshi recover (no step is known: by building anew, or by hand)"
 
 

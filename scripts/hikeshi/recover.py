@@ -318,7 +318,8 @@ def _restore(site: Site, done: Recovery, track: Stages, approve: Approve) -> Non
     if not options:
         return
     if not done.converged and not approve(Plan(()), [option.words for option in options]):
-        raise RefusedError("nothing was put back: that was not approved.", "hikeshi recover --yes")
+        screen.say("nothing was put back: that was not approved")  # what was mended before is still to be reported
+        return
     screen.say(f"[bold]putting back what was changed since the baseline[/bold], {len(options)} differences, one by one")
     for option in options:
         if not _ill(done):

@@ -282,6 +282,25 @@ def test_unit_of_no_role_that_failed_is_mended_past_what_serves_customers(
     assert "move_aside /etc/nginx/conf.d/b.conf" not in story.asked
 
 
+def test_what_nobody_approved_is_not_put_back_and_what_is_wrong_is_still_reported(
+    monkeypatch: pytest.MonkeyPatch, story: Story, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unit = "unit:reports.service"
+    facts = story.runs.state["facts"]
+    facts |= {unit: {"load": "loaded", "enabled": "enabled", "active": "active"}}
+    assert hikeshi(monkeypatch, "baseline", "--force", "--why", "it has reports") == ExitStatus.DONE
+    facts |= {unit: {**facts[unit], "active": "failed"}, "file:/etc/default/reports": a_file("eeee")}
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("typer.confirm", lambda *_, **__: False)
+    capsys.readouterr()
+    assert hikeshi(monkeypatch, "recover") == ExitStatus.FAILED
+    said = capsys.readouterr()
+    assert "nothing was put back: that was not approved" in said.err
+    assert "/etc/default/reports" in said.err, "what is asked for is named"
+    assert "reports.service failed" in " ".join(said.out.split())
+    assert story.asked == []
+
+
 def test_drift_that_hurts_nobody_is_not_touched(
     monkeypatch: pytest.MonkeyPatch, story: Story, capsys: pytest.CaptureFixture[str]
 ) -> None:
