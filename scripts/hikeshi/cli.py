@@ -147,7 +147,8 @@ def triage_site(
     deep: Annotated[
         bool,
         typer.Option(
-            "--deep", help="Also what is not as its package brought it, and what building would change: a minute."
+            "--deep",
+            help="Also what is not as its package brought it, and what building would change: half a minute more.",
         ),
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="All of it, with the evidence and changed lines.")] = False,

@@ -202,7 +202,7 @@ def probe_all(
 def triage(site: Site, *, against: Baseline | None, since: datetime | None = None, deep: bool = False) -> Triage:
     """Look at a site and judge what is seen; nothing is changed, so only probes that leave nothing behind are run.
 
-    With `deep` also compare it with its packages and with what building would make of it, which takes a minute.
+    With `deep` also compare it with its packages and with what building would make of it, which takes half a minute.
     """
     began = time.monotonic()
     done = Triage(site.name, datetime.now(UTC).isoformat(timespec="seconds"), against=against)

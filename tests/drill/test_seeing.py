@@ -31,6 +31,8 @@ def test_looking_changes_nothing(whole: Path, seed: int, words: str) -> None:
     done = hikeshi(*words.split(), "--json")
     assert done.status == 0, done.err
     assert {host: ssh(host, STATE) for host in before} == before
+    if "--deep" in words:
+        assert (done.data["packages"], done.data["desired"]) == ([], []), "nothing would change on a site that is whole"
 
 
 def test_secrets_are_in_no_record(whole: Path) -> None:
