@@ -23,6 +23,8 @@ FINDINGS, DRIFTS, DEEP = 12, 8, 8  # lines of each on one page
 def triage(site: Site, done: Triage, *, verbose: bool) -> None:
     """Print one look at a site; with `verbose` all of it."""
     _probes(done)
+    for refused in done.refused:
+        screen.out.print(f"[bold red]not judged[/bold red] {line(refused.problem.message, 400)}")
     _findings(site, done, verbose=verbose)
     _drift(site, done, verbose=verbose)
     _deep(done, verbose=verbose)
@@ -151,6 +153,8 @@ def _since(site: Site, done: Triage) -> None:
 def _next(site: Site, done: Triage) -> list[str]:
     if done.found:
         return [f"hikeshi recover --plan --site {line(site.name)}"]
+    if done.refused and all(item.passed for item in done.probes):
+        return [line(done.refused[0].problem.fix, 400)]
     if not done.healthy:
         suspects = " (no rule says why: the newest differences above are where to look)" if done.drift else ""
         return [f"hikeshi recover --site {line(site.name)}{suspects}"]

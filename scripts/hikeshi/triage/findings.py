@@ -2,7 +2,7 @@
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Literal
@@ -112,7 +112,11 @@ def all_rules() -> list[Rule]:
 
 def judge(evidence: Mapping[str, Evidence]) -> list[Finding]:
     """Return the findings on all hosts, worst first, then by host and subject. Deterministic."""
-    found = [finding for host in sorted(evidence) for rule in all_rules() for finding in rule(evidence[host])]
+    return ordered([finding for host in sorted(evidence) for rule in all_rules() for finding in rule(evidence[host])])
+
+
+def ordered(found: Iterable[Finding]) -> list[Finding]:
+    """Return findings worst first, then by host and subject."""
     return sorted(found, key=lambda finding: (finding.effect, finding.host, finding.subject, finding.rule))
 
 
