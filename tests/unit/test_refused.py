@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hikeshi import baseline, look, recover
+from hikeshi import baseline, look, recover, runner
 from hikeshi.errors import ExitStatus, HikeshiError, UnreachableError
 from hikeshi.incident import store
 from hikeshi.runner import Event
@@ -119,7 +119,7 @@ def test_state_that_cannot_be_compared_refuses_its_host_alone(
 
 
 def test_collector_that_failed_on_one_host_refuses_that_one(runs: Runs) -> None:
-    result = recover.runner.run(load(), "collect-evidence.yml", verb="evidence")
+    result = runner.run(load(), "collect-evidence.yml", verb="evidence")
     result.returned["web2"] = HEALTHY
     result.failures.append(Event("web2", "evidence", "Read", "failed", message="no space left"))
     hosts, refused = look.judgeable(dataclasses.replace(result, status=2))
