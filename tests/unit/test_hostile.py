@@ -101,6 +101,7 @@ EVIDENCE: dict[str, Any] = {
                 "/refused localhost": {"why": "Connection refused", "error": "ECONNREFUSED"},
                 "/late localhost": {"why": "no answer within 3 s", "error": ""}},
     "listens": {SOCKET: False},
+    "sshd_at": [{"address": "192.0.2.5", "port": 2222, "by": "sshd"}],
     "reaches": {"pay.example:8420": [{"address": "10.0.0.5", "ok": False, "why": "TIMEOUT"}]},
     "global_ipv6": True,
     "firewall_cut": ["ipv4"],

@@ -181,6 +181,12 @@ class _Reached(BaseModel):
     why: Text
 
 
+class _SshdAt(BaseModel):
+    address: Text
+    port: Annotated[int, Field(strict=True, ge=1, le=65535)]
+    by: Literal["sshd", "ssh.socket"]
+
+
 class _SavedChain(BaseModel):
     table: Text
     chain: Text
@@ -221,6 +227,7 @@ class _Evidence(BaseModel):
     logins: Annotated[dict[Text, _Login], Field(max_length=MOST)] = {}
     answers: Annotated[dict[Text, _Answered | _Unanswered], Field(max_length=MOST)] = {}
     listens: Annotated[dict[Text, Flag], Field(max_length=MOST)] = {}
+    sshd_at: Annotated[list[_SshdAt], Field(max_length=MOST)] = []
     reaches: Annotated[dict[Text, Annotated[list[_Reached], Field(max_length=MOST)]], Field(max_length=MOST)] = {}
     global_ipv6: Flag = False
     firewall: Annotated[list[_Chain], Field(max_length=MOST)] = []
