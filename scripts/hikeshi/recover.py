@@ -430,7 +430,7 @@ def _mend_in_rounds(site: Site, done: Recovery, track: Stages, *, check: bool) -
         new = [finding for finding in found if (finding.host, finding.id) not in known]
         for finding in new:
             screen.finding_line(finding)
-        done.found = done.found + new
+        done.found = triage.ordered(done.found + new)
     done.left = found
     if _worth_converging(found) and not check:
         _converge(site, done, track)

@@ -192,7 +192,11 @@ def changes(draw: st.DrawFn, base: dict[str, Any], *, well_formed: bool) -> Chan
     made = []
     for way in draw(st.lists(st.sampled_from(list(mappings(base))), max_size=2)):
         made.append(((*way, draw(texts)), draw(st.sampled_from(list(at(base, way).values())))))
-    free = [way for way in leaves(base) if not (well_formed and way[-1] in ("mode", "kind", "present", "alive"))]
+    free = [
+        way
+        for way in leaves(base)
+        if not (well_formed and way[-1] in ("mode", "kind", "present", "alive", "port", "by"))
+    ]
     for way in draw(st.lists(st.sampled_from(free), max_size=6)):
         made.append((way, draw(alike(at(base, way)) if well_formed else anything)))
     if not well_formed and draw(st.booleans()):

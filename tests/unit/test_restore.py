@@ -129,7 +129,7 @@ def test_for_a_unit_that_serves_no_customer_only_what_is_near_to_it_is_tried() -
         "file:/etc/cron.d/purge",
         "file:/etc/hosts",
         "file:/etc/systemd/system/purge.timer",
-        "file:/etc/nftables.conf",
+        "file:/etc/netplan/50-cloud.yaml",
     ]
     drifts = [
         Drift("web1", "user:reports", user, None),
