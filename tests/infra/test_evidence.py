@@ -424,11 +424,16 @@ def test_what_fills_a_disk_is_named(host: Host) -> None:
     must(
         host,
         "mkdir -p /srv/small && mount -t tmpfs -o size=32m small /srv/small && "
-        "head -c 2M /dev/zero > /srv/small/access.log.1 && "
+        "head -c 2M /dev/zero > /srv/small/access.log.1 && echo 'no such picture' > /srv/small/error.log && "
         f"systemd-run --quiet --unit=holder sh -c '{holder}'",
     )
     wait_until(lambda: host.run("test -e /srv/small/ready").rc == 0)
-    place = {"directory": "/srv/small", "rotated": r"access\.log\.[0-9]+", "unit": "holder.service"}
+    place = {
+        "directory": "/srv/small",
+        "rotated": r"access\.log\.[0-9]+",
+        "unit": "holder.service",
+        "errors": "error.log",
+    }
     seen = look({"logs": [{**place, "keep": "/var/lib/hikeshi/kept"}]})
     must(host, "systemctl stop holder; umount /srv/small; rmdir /srv/small")
     assert seen["disks"]["/srv/small"]["size_bytes"] == 32 << 20
@@ -437,6 +442,7 @@ def test_what_fills_a_disk_is_named(host: Host) -> None:
         "keep_mount": "/",
         "old_bytes": 2 << 20,
         "old": [{"name": "access.log.1", "bytes": 2 << 20}],
+        "errors": ["no such picture"],
     }
     (told,) = [item for item in seen["deleted"] if item["mount"] == "/srv/small"]
     assert (told["unit"], told["path"], told["bytes"]) == ("holder.service", "/srv/small/gone", 3 << 20)

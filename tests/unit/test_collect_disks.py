@@ -94,3 +94,28 @@ def test_old_logs_are_added_up_and_the_largest_named(program: ModuleType, folder
     assert [item["name"] for item in told["old"]] == [f"access.log.{number}" for number in (8, 7, 6, 5, 4)]
     gone = collector.logs([{**place, "directory": f"{folder}/none"}])[f"{folder}/none"]
     assert (gone["old"], gone["mount"]) == ([], "/dev/shm")  # noqa: S108
+
+
+def test_last_words_of_a_service_are_told_whatever_its_log_has_become(program: ModuleType, folder: Path) -> None:
+    collector, log = program.Collector(), folder / "error.log"
+    collector.unseen.clear()
+    place = {"directory": str(folder), "rotated": r"error\.log\.1", "keep": "/", "errors": "error.log"}
+
+    def told() -> list[str]:
+        return collector.logs([place])[str(folder)]["errors"]  # type: ignore[no-any-return]
+
+    assert told() == []
+    log.write_bytes(b"\n".join(b"%d no such picture \xff\x1b[31m" % number for number in range(30)) + b"\n")
+    assert told() == [rf"{number} no such picture \xff" + "\x1b[31m" for number in range(15, 30)]
+    log.write_bytes(b"x" * (10 * MIB))
+    assert told() == ["x" * 300]
+    os.truncate(log, 1 << 40)  # sparse: it takes no disk, and reading it all would take for ever
+    assert all(len(line) <= 300 for line in told())
+    assert collector.unseen == []
+    log.unlink()
+    os.mkfifo(log)
+    assert told() == []
+    log.unlink()
+    log.symlink_to("/etc/shadow")
+    assert told() == []
+    assert len(collector.unseen) == 2

@@ -31,8 +31,9 @@ Collecting is dumb: it says what is there, never what it means. Schema 1 of the 
     databases  socket → {answers, code, message, most, connections, idle, crashed}: of a MariaDB, connections there may
                be, there are (but for ours), and of these asleep; crashed: [{table, words}], at most 50: tables that it
                cannot open, of Aria and MyISAM where these repair nothing by themselves (*_recover_options OFF or empty)
-    logs       directory → {mount, keep_mount, old_bytes, old}: the disks that hold it and what is kept of it; old:
-               [{name, bytes}] of rotated logs, the largest first, at most 5; old_bytes: of all of them
+    logs       directory → {mount, keep_mount, old_bytes, old, errors}: the disks that hold it and what is kept of it;
+               old: [{name, bytes}] of rotated logs, the largest first, at most 5; old_bytes: of all of them; errors:
+               the last lines of the file in which its unit tells of errors, at most 15, none where it has no such file
     deleted    [{pid, unit, path, bytes, mount}]: deleted files of 1 MiB and more on a disk of `disks` that a unit still
                holds open, largest first, at most 20; a root that may not trace others sees only what root holds
     logins     environment file → {ok, code, message}: a program's own login at its database; code 0: not even tried
@@ -94,7 +95,7 @@ ADDITIONS_LIMIT = 100
 PEOPLE = range(1000, 60000)  # uids of accounts made for people (login.defs)
 DELETED_LEAST, DELETED_LIMIT, OLD_LIMIT = 1 << 20, 20, 5
 OPEN_LIMIT = 100000
-UNIT_LINES, ERROR_LINES = 20, 15
+UNIT_LINES, ERROR_LINES, TAIL_LIMIT = 20, 15, 64 << 10
 CHAINS_LIMIT, RULES_LIMIT = 50, 100
 BLOCKS = re.compile(r" -j (?:DROP|REJECT)(?: |$)")
 IPV6_ADDRESSES = "/proc/net/if_inet6"  # address, interface, length, scope (00: global), flags, name
@@ -319,8 +320,8 @@ class Collector:
             "leads_to": end_of(path) if kind == "link" else "",
         }
 
-    def beginning(self, path, limit):
-        """Return the first bytes of an ordinary file and when it was written; None, with a note if odd, without one."""
+    def piece(self, path, limit, end=False):
+        """Return an ordinary file's first, or last, bytes and when it was written; None, noted if odd, without one."""
         try:
             # Neither a link is followed nor a pipe waited for.
             handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -334,14 +335,19 @@ class Collector:
             if not stat.S_ISREG(status.st_mode):
                 self.note(text(path), "not an ordinary file")
                 return None
-            return os.read(handle, limit), status.st_mtime
+            return os.pread(handle, limit, max(0, status.st_size - limit) if end else 0), status.st_mtime
         finally:
             os.close(handle)
 
     def small_file(self, path, limit):
         """Return the beginning of an ordinary file as text, and when it was written."""
-        seen = self.beginning(path, limit)
+        seen = self.piece(path, limit)
         return seen and (seen[0].decode(errors="replace"), seen[1])
+
+    def last_lines(self, path):
+        """Return the last lines of a log; the first of them may lack its beginning."""
+        seen = self.piece(path, TAIL_LIMIT, end=True)
+        return lines(text(seen[0]))[-ERROR_LINES:] if seen else []
 
     def locks(self, subjects):
         """Return of each lock file whether it stands, the PID in it, and the ages of both."""
@@ -593,11 +599,13 @@ class Collector:
             except OSError as error:
                 self.note(place["directory"], error.strerror)
             old.sort(reverse=True)
+            told = place.get("errors")
             found[place["directory"]] = {
                 "mount": mount_of(place["directory"]),
                 "keep_mount": mount_of(place["keep"]),
                 "old_bytes": sum(size for size, _ in old),
                 "old": [{"name": name, "bytes": size} for size, name in old[:OLD_LIMIT]],
+                "errors": self.last_lines(os.path.join(place["directory"], told)) if told else [],
             }
         return found
 
@@ -662,7 +670,7 @@ class Collector:
         for path, target in standing.items():
             if target in settings:  # a link to a package's file is how a package is switched on
                 package, digest = settings[target]
-                seen = self.beginning(path, SETTING_LIMIT) if path == target and digest else None
+                seen = self.piece(path, SETTING_LIMIT) if path == target and digest else None
                 if seen and hashlib.md5(seen[0], usedforsecurity=False).hexdigest() != digest:
                     found.append({"kind": "setting", "name": text(path), "more": package})
             else:

@@ -124,6 +124,7 @@ class _Logs(BaseModel):
     keep_mount: Text
     old_bytes: Number
     old: Annotated[list[_Old], Field(max_length=MOST)]
+    errors: Lines = []
 
 
 class _Deleted(BaseModel):
