@@ -300,6 +300,34 @@ def test_port_where_nobody_elsewhere_logs_in_may_be_closed(listening: list[dict[
     assert "ssh" not in " ".join(item.cause for item in judged(told)[0])
 
 
+def test_port_that_is_closed_now_as_well_is_the_administrators_choice() -> None:
+    """Logins come another way, which was open before these rules were asked about."""
+    found, steps = judged(wall_of(SHUTTING_OUT[0], saved=True).evidence())
+    assert (found, steps) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([*UFW, "-A ufw{n}-user-output -p tcp -m tcp --dport 8420 -j REJECT"], "ufw status numbered"),
+        ([*OPEN.splitlines(), ":DOCKER-OUT - [0:0]", "-A OUTPUT -j DOCKER-OUT",
+          "-A DOCKER-OUT -p tcp -m tcp --dport 8420 -j DROP"], "docker network ls"),
+        ([*OPEN.splitlines(), ":f2b-pay - [0:0]", "-A OUTPUT -j f2b-pay",
+          "-A f2b-pay -p tcp -m tcp --dport 8420 -j DROP"], "fail2ban-client status"),
+        ([*OPEN.splitlines(), "-A OUTPUT -p tcp -m tcp --dport 1024:65535 -j DROP"], "1024:65535"),
+        ([*OPEN.splitlines(), "-A OUTPUT -p tcp -j DROP"], "-A OUTPUT -p tcp -j DROP"),
+        ([":INPUT ACCEPT [0:0]", ":OUTPUT DROP [0:0]"], "-P OUTPUT DROP"),
+    ],
+)  # fmt: skip
+def test_what_drops_more_than_the_gateway_or_is_a_programs_is_told_and_stays(lines: list[str], words: str) -> None:
+    wall = wall_of(lines, saved=True)
+    wall.cut_off = True
+    found, steps = judged(wall.evidence())
+    (blocked,) = (item for item in found if item.rule == "egress_blocked")
+    assert words in blocked.quote
+    assert steps == []
+
+
 def test_one_family_is_enough_for_a_finding_and_sshd_itself_opens_each_alone() -> None:
     wall = wall_of(DENY, saved=True)
     wall.saved = wall_of(SHUTTING_OUT[0], saved=False).live
