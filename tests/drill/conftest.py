@@ -116,7 +116,7 @@ def seed() -> int:
 def practice() -> Iterator[Path]:
     """A practice site that is up and green; taken down at the end unless HIKESHI_TEST_KEEP is set."""
     assert os.environ.get("HIKESHI_DRILL", "hikeshi") != "hikeshi", "set HIKESHI_DRILL: these tests break their site"
-    done = hikeshi("drill", "up")
+    done = hikeshi("drill", "up", timeout=1800)  # from nothing it takes minutes, on a busy machine many
     assert done.status == 0, done.err
     yield practice_folder()
     if not os.environ.get("HIKESHI_TEST_KEEP"):
