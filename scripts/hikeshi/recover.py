@@ -384,9 +384,9 @@ def _left_half(item: Mended) -> bool:
 
 def _take_back_half(site: Site, track: Stages, approve: Approve) -> None:
     """Take back what an earlier recovery put back and died before it knew whether that helped."""
-    steps = restore.read_undo(track.earlier.begun.get("undo")) if track.earlier else ()
+    steps = restore.read_undo(track.half_done.get("undo"))
     if steps:
-        screen.say("the recovery before had put something back and not judged it: that is taken back first")
+        screen.say("a recovery before had put something back and not judged it: that is taken back first")
         if not approve(_plan_of(steps), ()):
             raise RefusedError("nothing was changed: taking it back was not approved.", "hikeshi recover --yes")
         with track.stage("restore", what="taken back", undo=[asdict(step) for step in steps]):

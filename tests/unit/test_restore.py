@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hikeshi import look, recover
+from hikeshi import look, probes, recover
 from hikeshi.errors import ExitStatus
 from hikeshi.incident import store
 from hikeshi.probes import ProbeResult
@@ -325,12 +325,21 @@ def test_killed_while_trying_the_next_one_takes_it_back(
     assert hikeshi(monkeypatch, "recover", "--yes") == 130
     assert INNOCENT not in story.runs.state["facts"]
     monkeypatch.setattr(look, "evidence", real)
+    probed = probes.run
+    monkeypatch.setattr(probes, "run", _dies)
+    assert hikeshi(monkeypatch, "recover", "--yes") == 130
+    assert INNOCENT not in story.runs.state["facts"], "who came next died before it could do anything"
+    monkeypatch.setattr(probes, "run", probed)
     assert hikeshi(monkeypatch, "recover", "--yes") == ExitStatus.DONE
     assert INNOCENT in story.runs.state["facts"]
     assert CULPRIT not in story.runs.state["facts"]
     assert "that is taken back first" in " ".join(capsys.readouterr().err.split())
     kinds = [record.data.get("what") for record in store.journal(load()).records() if record.kind == "stage.start"]
     assert "taken back" in kinds
+
+
+def _dies(*_: Any, **__: Any) -> Any:
+    raise KeyboardInterrupt
 
 
 def _dies_after_the_first_trial(story: Story, real: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,7 +6,7 @@ Looking and proving are never skipped.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -24,7 +24,6 @@ class Earlier:
     start: Record
     done: tuple[Record, ...]  # stage.end records
     within: str = ""
-    begun: Mapping[str, Any] = field(default_factory=dict)  # the data of that one's start
 
     def ended(self, stage: str) -> Record | None:
         """Return the record that says that a stage was done."""
@@ -51,7 +50,17 @@ def cut_off(records: Sequence[Record]) -> Earlier | None:
     done = tuple(record for record in mine if record.kind == "stage.end" and record.data.get("outcome") == "done")
     begun = [record for record in mine if record.kind == "stage.start"]
     within = begun[-1] if begun and not any(_of(record, "start", begun[-1]) for record in done) else None
-    return Earlier(start, done, str(within.data.get("stage")), within.data) if within else Earlier(start, done)
+    return Earlier(start, done, str(within.data.get("stage"))) if within else Earlier(start, done)
+
+
+def half_done(records: Sequence[Record]) -> Mapping[str, Any]:
+    """Return the data of the last stage that said how to undo it, if nobody lived to judge it; else nothing. Pure.
+
+    Of any recovery: who came after may have died before he took it back.
+    """
+    begun = [record for record in records if record.kind == "stage.start" and record.data.get("undo")]
+    ended = [record for record in records if record.kind == "stage.end" and record.data.get("outcome") == "done"]
+    return begun[-1].data if begun and not any(_of(record, "start", begun[-1]) for record in ended) else {}
 
 
 def _of(record: Record, key: str, start: Record) -> bool:
@@ -61,11 +70,14 @@ def _of(record: Record, key: str, start: Record) -> bool:
 class Stages:
     """The stages of one recovery under way."""
 
-    def __init__(self, journal: Journal, recovery: Record, earlier: Earlier | None) -> None:
+    def __init__(
+        self, journal: Journal, recovery: Record, earlier: Earlier | None, half_done: Mapping[str, Any]
+    ) -> None:
         """Write them as stages of the recovery whose start is given."""
         self._journal = journal
         self._recovery = recovery
         self.earlier = earlier
+        self.half_done = half_done
 
     @contextmanager
     def stage(self, name: str, **data: Any) -> Iterator[Action]:
@@ -95,4 +107,4 @@ def recovery(journal: Journal, *, check: bool, plan: bool) -> Iterator[tuple[Sta
         ending = {"start": left.seq, "outcome": "interrupted", "why": f"pid {left.pid} died before it could say more"}
         journal.append(f"{kind}.end", {**marks, **ending}, host=left.host)
     with journal.action("recovery", {"check": check, "plan": plan}) as action:
-        yield Stages(journal, action.start, earlier), action
+        yield Stages(journal, action.start, earlier, half_done(records)), action
