@@ -2,7 +2,7 @@
 """Close and open the load balancer's health check on this host: standard library only.
 
     gate install              chain, jump and empty sets for IPv4 and IPv6; nothing when they stand
-    gate drain SECONDS        nginx answers the check 503, customers are served; lifted by itself after SECONDS
+    gate drain [SECONDS]      nginx answers the check 503, customers are served; lifted by itself after SECONDS
     gate block SECONDS        the check is refused at layer 4; then the drain is lifted. SECONDS may be `never`
     gate renew SECONDS        what is closed stays closed for SECONDS from now on
     gate unblock              the check reaches nginx again, which answers 503 where it can, until `undrain`
@@ -224,6 +224,9 @@ def refuse(wanted):
                     f"{word} ({what}) is one of the load balancer's addresses, {network}: it would be cut off as well. "
                     "Name the addresses from which the check comes, and no others"
                 )
+    for network in map(ipaddress.ip_network, sum(wanted["addresses"].values(), [])):
+        if network.prefixlen < (16 if network.version == 4 else 32):
+            raise RefusedError(f"{network} is no load balancer's: allowed are networks of at most 65536 IPv4 addresses")
     for family, other in (("ipv4", "ipv6"), ("ipv6", "ipv4")):
         if not wanted["addresses"][family] and wanted["one_family"] != other and has(family):
             raise RefusedError(
@@ -585,8 +588,8 @@ def seconds_of(verb, words):
         if words:
             raise RefusedError(f"{verb} takes no further words; given: {' '.join(words)}")
         return None
-    if words == ["never"] and verb != "drain":
-        return None
+    if words == (["never"] if verb != "drain" else []):
+        return None  # a drain is one step of a closing, and never for ever: the settings say how long
     if len(words) != 1 or not words[0].isdigit() or not 1 <= int(words[0]) <= MOST_S:
         raise RefusedError(f"{verb} takes seconds, 1 to {MOST_S}{'' if verb == 'drain' else ', or never'}")
     return int(words[0])
