@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 from tests.unit.host_program import loaded
@@ -177,7 +177,7 @@ class Host:
         world = {"ipv4": chains, "ipv6": chains, "sets": {}, "timers": {}, "units": [], "legacy": [], "broken": []}
         self.kernel.write({**world, "backend": "nf_tables", "ipset_dies_after": 0, "skew": 0.0})
 
-    def program(self) -> ModuleType:
+    def program(self) -> Any:
         """Return the program, at home on this host; its caller is nobody's login."""
         module: Any = loaded(SOURCE)
         module.CONFIG, module.STATE = str(self.folder / "config.json"), str(self.folder / "state")
@@ -187,7 +187,7 @@ class Host:
         clock = SimpleNamespace(**{name: getattr(time, name) for name in ("monotonic", "sleep", "strftime")})
         clock.time = lambda: time.time() + self.world["skew"]
         module.time = clock
-        return module  # type: ignore[no-any-return]
+        return module
 
     def run(self, words: tuple[str, ...], input: str | None = None, **_: Any) -> Any:
         """Stand where subprocess.run would."""
