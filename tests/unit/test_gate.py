@@ -332,3 +332,10 @@ def test_status_says_who_closed_what_until_when(monkeypatch: pytest.MonkeyPatch,
     assert "ipv6: closed, 3 packets refused" in told
     assert "also keep rules here: ufw" in told
     assert "customer: sorry page" in told
+
+
+def test_renewal_while_somebody_works_behind_the_gate(gates: Gates) -> None:
+    gates.hosts["web1"]["closed"] = True
+    done = gate.renew(sites.load(), minutes=45)
+    assert gates.steps == ["renew"] and gates.extras[-1]["health_check_gate_minutes"] == 45
+    assert gate.state_of(done.hosts) == "closed"
