@@ -169,7 +169,12 @@ def triage_site(
     else:
         page.triage(chosen, done, verbose=verbose)
     if not done.healthy:
-        raise typer.Exit(ExitStatus.FAILED)
+        raise typer.Exit(_failed(done.refused))
+
+
+def _failed(refused: Sequence[look.Refused]) -> ExitStatus:
+    """Return with which status a verb ends that did not end well."""
+    return ExitStatus.UNREACHABLE if any(item.unreachable for item in refused) else ExitStatus.FAILED
 
 
 @app.command("baseline")
@@ -239,12 +244,16 @@ def recover_site(
         screen.print_json(done.as_data())
     else:
         show_recovery(chosen, done, plan_only=plan, check=check)
-    if not plan and not check and not done.healthy:
-        raise typer.Exit(ExitStatus.FAILED)
+    if done.refused or (not plan and not check and not done.healthy):
+        raise typer.Exit(_failed(done.refused))
 
 
 def show_recovery(site: Site, done: recover.Recovery, *, plan_only: bool, check: bool) -> None:
     """Print a recovery's result; of a plan or a check, what would be done."""
+    for refused in done.refused:
+        screen.out.print(
+            f"[bold red]not judged[/bold red], and left as it is: {screen.line(refused.problem.message, 400)}"
+        )
     for line in done.unseen:
         screen.out.print(f"not seen: {screen.line(line, 300)}")
     still = done.found if plan_only or check else done.left
@@ -273,7 +282,8 @@ def show_recovery(site: Site, done: recover.Recovery, *, plan_only: bool, check:
             state = "failed" if item.failed else "changed" if item.changed else "nothing to do"
             screen.out.print(f"  {item.seconds:5.1f} s  {state:<13} {screen.line(item.planned.step.words, 200)}")
     if done.converged:
-        screen.out.print(f"the whole site was converged from code: {done.converged_changes} tasks changed something")
+        whole = "the whole site" if not done.refused else "what of the site can be judged"
+        screen.out.print(f"{whole} was converged from code: {done.converged_changes} tasks changed something")
     for title, words in (("put back, and it helped:", done.restored), ("tried:", done.tried)):
         for line in words:
             screen.out.print(f"[bold]{title}[/bold] {screen.line(line, 400)}")

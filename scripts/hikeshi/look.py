@@ -19,7 +19,7 @@ from hikeshi.incident import show, store
 from hikeshi.incident import state as states
 from hikeshi.incident.journal import explained
 from hikeshi.probes import ProbeResult
-from hikeshi.runner import Event
+from hikeshi.runner import Event, RunResult
 from hikeshi.site import Site
 from hikeshi.text import printable
 from hikeshi.triage import additions, drift, findings, packaged, plan, shape
@@ -32,7 +32,37 @@ from hikeshi.triage.plan import Plan
 _EXCHANGE = ".exchange-"
 SETTLE_S = 10  # how long a load balancer may take to be green again after something else
 
-Evidence = Mapping[str, Mapping[str, Any]]  # of all hosts
+Evidence = Mapping[str, Mapping[str, Any]]  # of all hosts that can be judged
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A host that is neither judged nor changed: it is not reached, or what it says cannot be judged."""
+
+    host: str
+    problem: HikeshiError
+
+    @property
+    def unreachable(self) -> bool:
+        """True when nobody gets in to it."""
+        return isinstance(self.problem, UnreachableError)
+
+    def as_data(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {
+            "host": self.host,
+            "unreachable": self.unreachable,
+            "why": self.problem.message,
+            "fix": self.problem.fix,
+        }
+
+
+@dataclass(frozen=True)
+class Looked:
+    """The evidence of the hosts that can be judged, and beside it those that cannot."""
+
+    hosts: Evidence
+    refused: list[Refused]
 
 
 def evidence(
@@ -42,8 +72,10 @@ def evidence(
     texts: bool = False,
     state: bool = False,
     packages: bool = False,
-) -> Evidence:
-    """Collect the evidence of every host of the site; raise when a host cannot be looked at.
+) -> Looked:
+    """Collect the evidence of every host of the site; raise when none of them can be judged.
+
+    A host that is not reached, or says what cannot be judged, keeps nobody from judging and mending the others.
 
     With `state` the evidence of each host has its whole state under that key, with `texts` also those of ordinary files
     that `against` does not know. They go past Ansible's events and the journal: texts of files belong into neither.
@@ -65,22 +97,55 @@ def evidence(
             extra["evidence_packages"] = True
         with screen.run_progress("looking at every host (changes nothing)") as progress:
             result = runner.run(site, "collect-evidence.yml", verb="evidence", extra=extra, listen=progress)
-        if result.unreachable:
-            hosts = ", ".join(sorted({event.host for event in result.unreachable}))
-            raise UnreachableError(
-                f"ssh does not let us in to {hosts}: {result.unreachable[0].message}",
-                "does it run? Then check address, key and known_hosts of the site; hikeshi probe works without ssh",
-            )
-        if not result.ok:
-            words = result.failures[0].message if result.failures else result.output[-400:]
-            raise HikeshiError(
-                f"evidence could not be collected: {words}",
-                "mend what it names, then run the same command again",
-            )
-        shape.check(result.returned)
-        if not state:
-            return result.returned
-        return {host: {**seen, "state": _state(Path(exchange), host)} for host, seen in result.returned.items()}
+        hosts, refused = judgeable(result)
+        if state:
+            for host, seen in list(hosts.items()):
+                try:
+                    hosts[host] = {**seen, "state": _state(Path(exchange), host)}
+                except HikeshiError as problem:
+                    del hosts[host]
+                    refused.append(Refused(host, problem))
+    if refused and not hosts:
+        first, *more = refused
+        also = f" (nor can be judged: {', '.join(item.host for item in more)})" if more else ""
+        raise type(first.problem)(first.problem.message + also, first.problem.fix)
+    return Looked(hosts, sorted(refused, key=lambda item: item.host))
+
+
+def judgeable(result: RunResult) -> tuple[dict[str, Mapping[str, Any]], list[Refused]]:
+    """Return what hosts told that can be judged, by host, and those that told nothing of the kind."""
+    failed = {event.host: event for event in reversed(result.failures)}  # the first of each
+    if not result.ok and not failed:
+        raise _not_collected(result.output[-400:])
+    away = {event.host: event.message for event in reversed(result.unreachable)}
+    refused = [Refused(host, _unreachable(host, words)) for host, words in sorted(away.items())]
+    refused += [
+        Refused(host, _not_collected(event.message, host)) for host, event in failed.items() if host not in away
+    ]
+    hosts: dict[str, Mapping[str, Any]] = {}
+    for host, seen in result.returned.items():
+        if host in failed:
+            continue
+        try:
+            shape.check(host, seen)
+            hosts[host] = seen
+        except HikeshiError as problem:
+            refused.append(Refused(host, problem))
+    return hosts, refused
+
+
+def _unreachable(host: str, words: str) -> UnreachableError:
+    return UnreachableError(
+        f"ssh does not let us in to {host}: {words}",
+        "does it run? Then check address, key and known_hosts of the site; hikeshi probe works without ssh",
+    )
+
+
+def _not_collected(words: str, host: str = "") -> HikeshiError:
+    return HikeshiError(
+        f"evidence could not be collected{f' of {host}' * bool(host)}: {words}",
+        "mend what it names, then run the same command again",
+    )
 
 
 def _state(exchange: Path, host: str) -> dict[str, Any]:
@@ -115,6 +180,7 @@ class Triage:
     probes: list[ProbeResult] = field(default_factory=list)
     found: list[Finding] = field(default_factory=list)
     proposed: Plan = field(default_factory=lambda: Plan(()))
+    refused: list[Refused] = field(default_factory=list)  # hosts that are not judged
     drift: list[Drift] = field(default_factory=list)
     texts: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # host, path → how a file's text differs
     against: Baseline | None = None
@@ -128,16 +194,17 @@ class Triage:
 
     @property
     def healthy(self) -> bool:
-        """True when every probe is green and nothing was found."""
-        return all(item.passed for item in self.probes) and not self.found
+        """True when every probe is green, every host was judged, and nothing was found."""
+        return all(item.passed for item in self.probes) and not self.found and not self.refused
 
     def as_data(self) -> dict[str, Any]:
         """Return everything for `--json`, schema 1.
 
         schema, site, at (UTC), seconds, healthy; probes: [{id, title, view, passed, seen, seconds, noted}]; findings:
         worst first, [{id, rule, host, subject, effect, cause, quote, remedy: [step], explains, symptom, because: id of
-        the finding that explains it, or null}]; plan: [{host, role, step, kind, args, late, findings: [id]}]; baseline:
-        {name, at} or null: drift was judged without one; drift: [{host, subject, before, after, near, changed,
+        the finding that explains it, or null}]; plan: [{host, role, step, kind, args, late, findings: [id]}]; refused:
+        [{host, unreachable, why, fix}], hosts that are neither judged nor changed; baseline: {name, at} or null: drift
+        was judged without one; drift: [{host, subject, before, after, near, changed,
         words, text: [line of the difference]}], before or after null where there is none; kept: [{host, subject,
         words}]; packages: [{host, path, package, what, conffile}], files that are not as their package brought them,
         and desired: [{host, role, task}], what building would change, both null unless --deep asked; unseen:
@@ -153,6 +220,7 @@ class Triage:
             "probes": [asdict(item) for item in self.probes],
             "findings": [{**finding_data(item), "because": because.get(id(item))} for item in self.found],
             "plan": plan_data(self.proposed),
+            "refused": [item.as_data() for item in self.refused],
             "baseline": {"name": self.against.name, "at": self.against.at.isoformat()} if self.against else None,
             "drift": [drift_data(item, self.texts) for item in self.drift],
             "kept": [asdict(item) for item in self.kept],
@@ -210,28 +278,34 @@ def triage(site: Site, *, against: Baseline | None, since: datetime | None = Non
     with ThreadPoolExecutor(1) as eyes:
         seen = eyes.submit(lambda: probes.run(site, "customer", harmless) if harmless else [])
         whole = against is not None
-        told = evidence(site, against=against, texts=whole, state=whole, packages=deep)
+        looked = evidence(site, against=against, texts=whole, state=whole, packages=deep)
         done.probes = seen.result()
+    told, done.refused = looked.hosts, looked.refused
     done.found, done.unseen, done.kept = findings.judge(told), findings.unreadable(told), additions.find(told)
     done.proposed = plan.make(done.found, told)
     if against:
         done.drift, done.texts = drifted(against, told)
         done.unseen += not_compared(against, told)
-        done.found += drift.failed(done.drift, told)
+        done.found = findings.ordered([*done.found, *drift.failed(done.drift, told)])
     if deep:
         done.packages = packaged.find(told)
-        done.desired, stopped = desired(site)
+        done.desired, stopped = desired(site, done.refused)
         done.unseen += stopped
     if since:
         _compare(site, done, since)
     done.seconds = time.monotonic() - began
     if done.probes:
         show.note_probes(site, "customer", done.probes)
-    note_findings(site, done.found, done.unseen, done.kept, done.drift)
+    note_findings(site, done.found, done.unseen, done.kept, done.drift, done.refused)
     return done
 
 
-def desired(site: Site) -> tuple[list[Wanted], list[str]]:
+def others(refused: Sequence[Refused]) -> str:
+    """Return Ansible's limit to all hosts but these; "" where there are none."""
+    return ":!".join(["all", *(item.host for item in refused)]) if refused else ""
+
+
+def desired(site: Site, refused: Sequence[Refused] = ()) -> tuple[list[Wanted], list[str]]:
     """Return what building from code would change, and in sentences where it could not be tried to its end."""
     found: dict[Wanted, None] = {}
     with screen.run_progress("trying what building would change (changes nothing)") as progress:
@@ -243,7 +317,7 @@ def desired(site: Site) -> tuple[list[Wanted], list[str]]:
                 progress(event)
 
         try:
-            result = runner.run(site, "build-site.yml", verb="triage", check=True, listen=listen)
+            result = runner.run(site, "build-site.yml", verb="triage", check=True, limit=others(refused), listen=listen)
         except HikeshiError as problem:  # a variable is missing, say: what was seen of the hosts stands all the same
             return [], [f"what building would change: {problem.message}"]
     stopped = [
@@ -260,7 +334,10 @@ def record(site: Site, *, why: str | None = None) -> Baseline:
     with store.journal(site).action("baseline") as action:
         seen = probe_all(site, settle_s=SETTLE_S)
         before = baseline.newest(site)
-        told = evidence(site, against=before, texts=True, state=True)
+        looked = evidence(site, against=before, texts=True, state=True)
+        if looked.refused:  # half a site is no baseline
+            raise looked.refused[0].problem
+        told = looked.hosts
         found = findings.judge(told)
         wrong = [f"{item.view} · {item.title}: {item.seen}" for item in seen if not item.passed]
         wrong += [f"{item.host} · {item.cause}" for item in found]
@@ -312,6 +389,7 @@ def note_findings(
     unseen: Sequence[str],
     kept: Sequence[Addition],
     drifts: Sequence[Drift] = (),
+    refused: Sequence[Refused] = (),
 ) -> None:
     """Write down what was found. Of drift the words are enough: texts of files do not belong into a journal."""
     data = {
@@ -319,6 +397,7 @@ def note_findings(
         "unseen": unseen,
         "kept": [asdict(item) for item in kept],
         "drift": [{"host": item.host, "subject": item.subject, "words": item.words} for item in drifts],
+        "refused": [item.as_data() for item in refused],
     }
     store.journal(site).append("findings", data)
 
@@ -332,7 +411,8 @@ def _compare(site: Site, done: Triage, since: datetime) -> None:
             "hikeshi triage, without --since",
         )
     kept = looks[-1].data.get("found")
-    earlier = {f"{item.get('host')} {item.get('id')}" for item in states.dicts(kept)}
+    silent = {item.host for item in done.refused}  # what was found there may still be
+    earlier = {f"{item.get('host')} {item.get('id')}" for item in states.dicts(kept) if item.get("host") not in silent}
     now = {f"{item.host} {item.id}" for item in done.found}
     done.since = looks[-1].at
     done.new = sorted(now - earlier)

@@ -1,6 +1,7 @@
 """What `hikeshi triage` and `baseline` show to people: one page that fits a terminal, worst first."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from rich.table import Table
@@ -23,6 +24,8 @@ FINDINGS, DRIFTS, DEEP = 12, 8, 8  # lines of each on one page
 def triage(site: Site, done: Triage, *, verbose: bool) -> None:
     """Print one look at a site; with `verbose` all of it."""
     _probes(done)
+    for refused in done.refused:
+        screen.out.print(f"[bold red]not judged[/bold red] {line(refused.problem.message, 400)}")
     _findings(site, done, verbose=verbose)
     _drift(site, done, verbose=verbose)
     _deep(done, verbose=verbose)
@@ -34,6 +37,7 @@ def triage(site: Site, done: Triage, *, verbose: bool) -> None:
     if not verbose and len(done.unseen) > 3:
         screen.out.print(f"… and {len(done.unseen) - 3} more things were not seen (--verbose)")
     verdict = "[bold green]nothing is wrong[/bold green]" if done.healthy else "[bold red]not healthy[/bold red]"
+    verdict += " with what was seen" if done.healthy and done.unseen else ""
     screen.out.print(f"{verdict}; looked at in {done.seconds:.1f} s")
     for words in _next(site, done):
         screen.err.print(f"[bold]next:[/bold]  {words}")
@@ -45,6 +49,8 @@ def _probes(done: Triage) -> None:
         screen.out.print(f"[bold red]red[/bold red] {line(item.title, 100)}: {line(item.seen, 300)}")
     if done.probes and not red:
         screen.out.print(f"[green]{len(done.probes)} probes green[/green] (only those that leave nothing behind)")
+    if not done.probes:
+        screen.out.print("no probe was run, each leaves something behind: hikeshi probe looks as a customer does")
 
 
 def _findings(site: Site, done: Triage, *, verbose: bool) -> None:
@@ -60,7 +66,9 @@ def _findings(site: Site, done: Triage, *, verbose: bool) -> None:
             words += "".join(f"\n  so {line(item.cause, 200)}" for item in symptoms)
         if verbose:
             words += f"\n  seen: {line(finding.quote, 300)}"
-        table.add_row(finding.effect.words, line(finding.host), words, line(_mended_by(site, finding), 200))
+        table.add_row(
+            findings.worst(finding, symptoms).words, line(finding.host), words, line(_mended_by(site, finding), 200)
+        )
     screen.out.print(table)
     if not verbose and len(folded) > FINDINGS:
         screen.out.print(f"… and {len(folded) - FINDINGS} more (--verbose)")
@@ -71,7 +79,9 @@ def _mended_by(site: Site, finding: Finding) -> str:
         return f"hikeshi recover ({', '.join(dict.fromkeys(f'{step.role} {step.step}' for step in finding.remedy))})"
     if finding.rule == drift.FAILED:
         return "hikeshi recover (tries what differs near to it, one by one)"
-    return "hikeshi recover (no step is known: by building anew, or by hand)"
+    if finding.effect < findings.Effect.WILL_BREAK:
+        return "hikeshi recover (no step is known: by building anew, or by hand)"
+    return "by hand (no step is known, and recover builds nothing anew for this alone)"
 
 
 def _drift(site: Site, done: Triage, *, verbose: bool) -> None:
@@ -140,7 +150,8 @@ def _deep_line(item: Altered | Wanted) -> str:
 def _since(site: Site, done: Triage) -> None:
     if not done.since:
         return
-    screen.out.print(f"[bold]since the look of {line(done.since)}[/bold]")
+    at = f"{datetime.fromisoformat(done.since).astimezone(site.zone):%Y-%m-%d %H:%M}"
+    screen.out.print(f"[bold]since the look of {at}[/bold]")
     for title, names in (("new", done.new), ("gone", done.gone)):
         for name in names:
             screen.out.print(f"  {title}: {line(name, 300)}")
@@ -151,6 +162,8 @@ def _since(site: Site, done: Triage) -> None:
 def _next(site: Site, done: Triage) -> list[str]:
     if done.found:
         return [f"hikeshi recover --plan --site {line(site.name)}"]
+    if done.refused and all(item.passed for item in done.probes):
+        return [line(done.refused[0].problem.fix, 400)]
     if not done.healthy:
         suspects = " (no rule says why: the newest differences above are where to look)" if done.drift else ""
         return [f"hikeshi recover --site {line(site.name)}{suspects}"]
@@ -171,7 +184,10 @@ def baselines(site: Site, records: Sequence[Baseline], *, as_json: bool) -> None
 
 
 def baseline_data(item: Baseline) -> dict[str, Any]:
-    """Return what is known of a record, without what it holds."""
+    """Return what is known of a record for `--json`, without what it holds.
+
+    name, at (UTC), healthy, by, why: "" where it was healthy, facts: host → how many.
+    """
     facts = {host: len(kept["facts"]) for host, kept in item.hosts.items()}
     return {
         "name": item.name, "at": item.at.isoformat(), "healthy": item.healthy, "by": item.by, "why": item.why,

@@ -14,11 +14,11 @@ from hikeshi.baseline import Baseline
 from hikeshi.errors import HikeshiError, RefusedError
 from hikeshi.incident import permissions, show, stages, store
 from hikeshi.incident.stages import Stages
-from hikeshi.look import Evidence
+from hikeshi.look import Evidence, Refused
 from hikeshi.probes import ProbeResult
 from hikeshi.runner import Event, RunResult
 from hikeshi.site import Site
-from hikeshi.triage import additions, drift, restore, shape
+from hikeshi.triage import additions, drift, restore
 from hikeshi.triage import findings as triage
 from hikeshi.triage import plan as planning
 from hikeshi.triage.additions import Addition
@@ -64,20 +64,23 @@ class Recovery:
     converged_changes: int = 0
     converge_stopped: str = ""  # where converging failed, and why
     left: list[Finding] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)  # hosts that the last look could not judge
     unseen: list[str] = field(default_factory=list)
     kept: list[Addition] = field(default_factory=list)  # what people added, and stands as it stood
     against: Baseline | None = None
     restored: list[str] = field(default_factory=list)  # differences from the baseline that were put back, and it helped
     tried: list[str] = field(default_factory=list)  # the same, but it did not help; and what became of it
     evidence: Evidence = field(default_factory=dict, repr=False)  # of the last look
+    judged: list[Finding] = field(default_factory=list, repr=False)  # what that found
     drift: list[Drift] = field(default_factory=list)  # what differed from the baseline at the last look
     after: list[ProbeResult] = field(default_factory=list)
     next_look: str = ""  # where a person looks next when it is not healthy
 
     @property
     def healthy(self) -> bool:
-        """True when every probe is green and no finding is left."""
-        return bool(self.after) and all(probe.passed for probe in self.after) and not self.left
+        """True when every probe is green, every host was judged, and no finding is left."""
+        green = bool(self.after) and all(probe.passed for probe in self.after)
+        return green and not self.left and not self.refused
 
     @property
     def changed(self) -> int:
@@ -85,7 +88,15 @@ class Recovery:
         return sum(step.changed for step in self.mended) + self.converged_changes
 
     def as_data(self) -> dict[str, Any]:
-        """Return everything for `--json` and the drill."""
+        """Return everything for `--json` and the drill.
+
+        site, started (UTC), seconds, healthy, changed: how many steps and tasks of a convergence changed something,
+        converged, converge_stopped: where that failed, or ""; findings: all that was found, and left: what still is,
+        both as `triage` has them, without because; plan: as there, of the first look; steps: those that were taken,
+        [{host, role, step, kind, args, late, findings, subjects, changed, failed, seconds}]; refused: as there, of the
+        last look; unseen, kept, drift: as there, of the last look; baseline: its name or null; restored, tried:
+        [sentence], differences that were put back, with and without help; probes_before, probes_after: as probes there.
+        """
         return {
             "site": self.site,
             "started": self.started,
@@ -109,6 +120,7 @@ class Recovery:
                 for item in self.mended
             ],
             "left": [look.finding_data(item) for item in self.left],
+            "refused": [item.as_data() for item in self.refused],
             "unseen": self.unseen,
             "kept": [asdict(item) for item in self.kept],
             "baseline": self.against.name if self.against else None,
@@ -157,10 +169,10 @@ def explain(site: Site, result: RunResult, next_command: str) -> None:
     """Show why a run failed, with the last error lines of the host it failed on."""
     log: list[str] = []
     if not result.unreachable:
-        seen = runner.run(site, "collect-evidence.yml", verb="evidence").returned
+        seen = runner.run(site, "collect-evidence.yml", verb="evidence")
         with suppress(HikeshiError):  # what cannot be judged explains nothing, and is refused where it is looked at
-            shape.check(seen)
-            log = _last_words(seen, {event.host for event in result.failures})
+            hosts, _ = look.judgeable(seen)
+            log = _last_words(hosts, {event.host for event in result.failures})
     screen.failure(site, result, log, next_command)
 
 
@@ -198,15 +210,19 @@ def recover(
 
 def _look(site: Site, done: Recovery) -> list[Finding]:
     """Look at every host and return what is wrong; note it, what could not be seen, what people added or changed."""
-    done.evidence = look.evidence(site, against=done.against, state=done.against is not None)
+    looked = look.evidence(site, against=done.against, state=done.against is not None)
+    done.evidence, done.refused = looked.hosts, looked.refused
     found = triage.judge(done.evidence)
     done.unseen, done.kept = triage.unreadable(done.evidence), additions.find(done.evidence)
     if done.against:
         done.drift, _ = look.drifted(done.against, done.evidence)
         done.unseen += look.not_compared(done.against, done.evidence)
         found += drift.failed(done.drift, done.evidence)
-    look.note_findings(site, found, done.unseen, done.kept, done.drift)
-    return found
+    # What was found on a host that tells nothing any more still stands: nobody saw it go.
+    silent = {item.host for item in done.refused}
+    done.judged = triage.ordered([*found, *(item for item in done.judged if item.host in silent)])
+    look.note_findings(site, done.judged, done.unseen, done.kept, done.drift, done.refused)
+    return done.judged
 
 
 def _look_when_quiet(site: Site, done: Recovery) -> list[Finding]:
@@ -237,6 +253,8 @@ def _next_look(site: Site, done: Recovery) -> str:
         if kind == "unit":
             ssh = shlex.join(["ssh", *site.ssh_arguments, finding.host])
             return f"{ssh} sudo journalctl -n 50 -u {shlex.quote(name)}; mend what it names, then {again}"
+    for refused in done.refused:
+        return f"{refused.host}: {refused.problem.fix}; then {again}"
     if not done.left:
         return (
             "no host shows what is wrong: the shop's own data may be lost, which only a backup brings back, or "
@@ -259,6 +277,8 @@ def _recover(site: Site, done: Recovery, track: Stages, *, approve: Approve, che
     with track.stage("look"):
         found = _look_when_quiet(site, done)
         done.found = found
+    for refused in done.refused:
+        screen.say(f"[bold red]not judged[/bold red], and left as it is: {screen.line(refused.problem.message, 400)}")
     for finding in found:
         screen.finding_line(finding)
     plan = done.proposed = planning.make(found, done.evidence)
@@ -372,9 +392,9 @@ def _take_back_half(site: Site, track: Stages, approve: Approve) -> None:
 
 
 def _ill(done: Recovery) -> frozenset[tuple[str, str]]:
-    """Return what suffers: red probes and findings."""
+    """Return what suffers: red probes and findings, and hosts that tell nothing."""
     red = {(item.view, item.id) for item in done.after if not item.passed}
-    return frozenset(red | {(item.host, item.id) for item in done.left})
+    return frozenset(red | {(item.host, item.id) for item in done.left} | {(item.host, "") for item in done.refused})
 
 
 def _plan_of(steps: Sequence[Step]) -> Plan:
@@ -410,7 +430,7 @@ def _mend_in_rounds(site: Site, done: Recovery, track: Stages, *, check: bool) -
         new = [finding for finding in found if (finding.host, finding.id) not in known]
         for finding in new:
             screen.finding_line(finding)
-        done.found = done.found + new
+        done.found = triage.ordered(done.found + new)
     done.left = found
     if _worth_converging(found) and not check:
         _converge(site, done, track)
@@ -422,10 +442,12 @@ def _worth_converging(found: Sequence[Finding]) -> bool:
 
 
 def _converge(site: Site, done: Recovery, track: Stages) -> None:
-    """Build the site from code again: what no step could mend, its role may."""
-    title = "the plan's steps were not enough: converging the whole site"
+    """Build the site from code again, all of it that can be judged: what no step could mend, its role may."""
+    whole = "what of the site can be judged" if done.refused else "the whole site"
+    title = f"the plan's steps were not enough: converging {whole}"
     with track.stage("converge") as action, screen.run_progress(title) as progress:
-        result = runner.run(site, "build-site.yml", verb="converge", listen=progress)
+        limit = look.others(done.refused)
+        result = runner.run(site, "build-site.yml", verb="converge", limit=limit, listen=progress)
         if not result.ok:
             first = result.failures[0] if result.failures else None
             done.converge_stopped = (

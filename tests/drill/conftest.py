@@ -91,6 +91,11 @@ def reboot(host: str = "web1") -> None:
     containers.reboot(state, host)
     # Waited for, not judged: what is wrong after a reboot is for the test that asked for it to find.
     ssh(host, "timeout 50 systemctl is-system-running --wait || true")
+    # The load balancer sends customers again when its checks have passed a few times in a row.
+    for _ in range(15):
+        if hikeshi("probe", "top").status == 0:
+            return
+        time.sleep(1)
 
 
 def take_turns(place: int, turns: int, seed: int) -> None:

@@ -1,13 +1,25 @@
 """On the real shop: swapped pictures, a 1×1 picture and a cached cart each make their probe fail."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import httpx
 import pytest
 
+from hikeshi.site import load
 from tests.drill.conftest import hikeshi, ssh
 
-CACHE = "/srv/shop/media/cache"
+MEDIA = "/srv/shop/media"
+
+
+def in_the_catalogue(number: int) -> list[str]:
+    """Return pictures that the catalogue shows; others in the cache have another size, for the product's own page."""
+    view = load("drill").data.views["customer"]
+    page = httpx.get(f"{view.url.rstrip('/')}/catalogue/", headers={"Host": view.host} if view.host else {})
+    found = [picture.removeprefix("/media") for picture in re.findall(r'src="(/media/cache/[^"]+)"', page.text)]
+    assert len(found) >= number, page.text
+    return [MEDIA + picture for picture in found[:number]]
 
 
 @contextmanager
@@ -28,7 +40,8 @@ def verdict(probe: str) -> tuple[bool, str]:
 @pytest.mark.usefixtures("whole")
 def test_swapped_pictures() -> None:
     assert verdict("pictures")[0]
-    swap = f"set -- $(find {CACHE} -name '*.jpg' -size +2k | sort | head -n 2); mv $1 $1.x; mv $2 $1; mv $1.x $2"
+    one, other = in_the_catalogue(2)
+    swap = f"mv {one} {one}.x; mv {other} {one}; mv {one}.x {other}"
     with changed(swap, swap):
         passed, seen = verdict("pictures")
     assert not passed
@@ -38,7 +51,7 @@ def test_swapped_pictures() -> None:
 
 @pytest.mark.usefixtures("whole")
 def test_tiny_picture() -> None:
-    one = f"$(find {CACHE} -name '*.jpg' | sort | head -n 1)"
+    (one,) = in_the_catalogue(1)
     tiny = (
         f"f={one}; cp -p $f /root/kept.jpg; "
         "/opt/shop/venv/bin/python -c"

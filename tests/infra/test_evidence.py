@@ -158,6 +158,18 @@ def test_web_server_is_asked_and_who_listens_is_told() -> None:
     assert seen["unseen"] == []
 
 
+def test_where_sshd_listens_is_told_also_on_another_port(host: Host) -> None:
+    must(
+        host,
+        "mkdir -p /run/sshd; ssh-keygen -q -t ed25519 -N '' -f /run/hikeshi-test-key; /usr/sbin/sshd -p 2222 "
+        "-h /run/hikeshi-test-key -o ListenAddress=127.0.0.1 -o PidFile=/run/hikeshi-test.pid",
+    )
+    told = look()
+    must(host, "kill $(cat /run/hikeshi-test.pid); rm /run/hikeshi-test-key*")
+    assert {"address": "127.0.0.1", "port": 2222, "by": "sshd"} in told["sshd_at"]
+    assert told["unseen"] == []
+
+
 @pytest.fixture(scope="module")
 def broken(host: Host) -> Iterator[dict[str, Any]]:
     """Return the evidence of a host on which much is wrong at once."""

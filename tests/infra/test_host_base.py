@@ -125,6 +125,21 @@ def test_unit_restart_lets_it_read_what_was_written_since(host: Host, unit: str,
 
 
 @pytest.mark.at_rest
+def test_unit_restart_sees_a_file_put_back_with_its_old_time(host: Host, unit: str, mend: Mend, apply: Apply) -> None:
+    """As `cp -p` and rsync do, here into a file that stands, so that no directory changes."""
+    must(host, "mkdir -p /srv/settings/deeper; touch /srv/settings/a.conf /srv/settings/deeper/a.conf")
+    must(host, "touch -d 2020-01-01 /srv/kept.conf")
+    before = started(host, unit)
+    must(host, "cp -p /srv/kept.conf /srv/settings/deeper/a.conf")
+    applied = apply("host_base", "repair-live", "unit_restart", {"unit": unit, "newer": "/srv/settings"})
+    assert (applied.status, applied.changed) == (0, 0), applied.output
+    assert pid(host, unit) == before
+    must(host, "cp -p /srv/kept.conf /srv/settings/a.conf")
+    mend("host_base", "live", "unit_restart", unit=unit, newer="/srv/settings")
+    assert pid(host, unit) not in (before, "0")
+
+
+@pytest.mark.at_rest
 def test_unit_restart_leaves_alone_what_needs_none(host: Host, unit: str, apply: Apply) -> None:
     must(host, "touch /srv/read-at-start")
     before = started(host, unit)

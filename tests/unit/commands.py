@@ -18,6 +18,9 @@ class Runs:
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, Any], bool]] = []
         self.evidence: list[dict[str, Any]] = [HEALTHY]
+        self.others: dict[str, Any] = {}  # what other hosts than web1 say, always
+        self.away: dict[str, str] = {}  # hosts that are not reached, and why
+        self.limits: list[tuple[str, str]] = []  # of each playbook that was given one
         self.failures: dict[str, list[Event]] = {}
         self.events: dict[str, list[Event]] = {}
         self.state: dict[str, Any] = {"facts": {}, "texts": {}}
@@ -25,12 +28,16 @@ class Runs:
 
     def __call__(self, site: Site, playbook: str, *, extra: Any = None, check: bool = False, **more: Any) -> RunResult:
         self.asked.append((playbook, extra or {}, check))
+        if more.get("limit"):
+            self.limits.append((playbook, more["limit"]))
         failures = self.failures.get(playbook, [])
         for event in self.events.get(playbook, []):
             more["listen"](event)
         returned = {}
         if playbook == "collect-evidence.yml" and not failures:
-            returned = {"web1": self.evidence.pop(0) if len(self.evidence) > 1 else self.evidence[0]}
+            returned = {"web1": self.evidence.pop(0) if len(self.evidence) > 1 else self.evidence[0], **self.others}
+            failures = [Event(host, "", "", "unreachable", message=why) for host, why in self.away.items()]
+            returned = {host: told for host, told in returned.items() if host not in self.away}
             if exchange := (extra or {}).get("evidence_exchange"):
                 self._exchange(Path(exchange))
         return RunResult(playbook, 2 if failures else 0, 0.1, {"web1": 0}, failures, returned, "")

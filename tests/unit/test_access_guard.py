@@ -213,6 +213,30 @@ def test_lock_out_is_read_as_sshd_reads_it(lines: list[str], words: str) -> None
     assert words in found if words else not found, found
 
 
+@pytest.mark.parametrize(
+    ("connected", "asked"), [(("deploy", "192.0.2.9", "192.0.2.1", "2022"), "2022"), (("", "", "", ""), "2222")]
+)
+def test_sshd_is_asked_about_the_port_where_it_listens(
+    monkeypatch: pytest.MonkeyPatch, connected: tuple[str, ...], asked: str
+) -> None:
+    """From a console no login tells the port; what stands below `Match LocalPort` may shut everybody out."""
+    guard, said = loaded(SOURCE), []
+
+    def run(*words: str, text: str = "") -> tuple[int, str]:
+        said.append(words)
+        return 0, "addressfamily any\nport 2222\nport 22\n"
+
+    monkeypatch.setattr(guard, "run", run)
+    monkeypatch.setattr(guard, "connection", lambda: connected)
+    monkeypatch.setattr(guard, "staged_tree", lambda folder, changes: "/staged")
+    monkeypatch.setattr(guard, "refused_by_sshd", lambda main, folder: "")
+    monkeypatch.setattr(guard, "groups_of", lambda name: [])
+    monkeypatch.setattr(guard, "count_keys", lambda *rest: 1)
+    assert guard.problems({"deploy": "deploy"}, []) == []
+    (spec,) = {words[-1] for words in said if "-C" in words}
+    assert spec.endswith(f",lport={asked}")
+
+
 def test_no_key_is_a_lock_out_unless_somebody_else_knows_keys() -> None:
     guard = loaded(SOURCE)
     assert guard.locked_out("deploy", "", [], [], 0) == ["deploy would have no authorized key"]

@@ -729,6 +729,51 @@ def test_sockets_as_the_kernel_lists_them() -> None:
     assert STATE.unix_sockets(UNIX) == [("/run/mysqld/mysqld.sock", "100"), ("/run/odd name.sock", "101")]
 
 
+SOCKET_UNIT = "ActiveState=active\nListen=[::]:2222 (Stream)\nListen=192.0.2.5:2022 (Stream)\nListen=/run/x (Stream)\n"
+BY_SYSTEMD = [
+    {"address": "192.0.2.5", "port": 2022, "by": "ssh.socket"},
+    {"address": "::", "port": 2222, "by": "ssh.socket"},
+]
+BY_ITSELF = [{"address": "::", "port": 22, "by": "sshd"}]
+
+
+@pytest.mark.parametrize(
+    ("comm", "parent", "unit", "told"),
+    [
+        ("sshd", 1, "ActiveState=inactive\n", BY_ITSELF),
+        ("sshd", 1, SOCKET_UNIT, BY_ITSELF + BY_SYSTEMD),
+        ("sshd", 1, SOCKET_UNIT.replace("=active", "=inactive"), BY_ITSELF),
+        ("sshd", 612, SOCKET_UNIT, BY_SYSTEMD),  # somebody who is logged in, and what he has forwarded
+        ("nginx", 1, "", []),
+    ],
+)
+def test_where_sshd_listens(
+    monkeypatch: pytest.MonkeyPatch, comm: str, parent: int, unit: str, told: list[dict[str, Any]]
+) -> None:
+    said = {"/proc/net/tcp": "head\n", "/proc/net/tcp6": TCP6, "/proc/7/comm": f"{comm}\n",
+            "/proc/7/stat": f"7 (odd) name) S {parent} 7"}  # fmt: skip
+    monkeypatch.setattr(STATE, "read_kernel", lambda path: said[path])
+    monkeypatch.setattr(STATE.os, "listdir", lambda path: ["7", "self"] if path == "/proc" else ["3", "4"])
+    monkeypatch.setattr(STATE.os, "readlink", lambda path: {"3": "socket:[4711]", "4": "/dev/null"}[path[-1]])
+    collector = COLLECT.Collector()
+    collector.command = lambda *words, **more: (0, unit, "")
+    noted = len(collector.unseen)
+    assert STATE.sshd_at(collector) == told
+    assert len(collector.unseen) == noted
+
+
+def test_where_sshd_listens_is_not_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that speaks otherwise is noted as unseen; nobody assumes port 22."""
+    said = {"comm": "sshd\n", "stat": "7 (sshd) S 1 7", "tcp": "head\n 0: odd 0 0A 0 0 0 0 0 4711\n", "tcp6": ""}
+    monkeypatch.setattr(STATE, "read_kernel", lambda path: said[path.rpartition("/")[2]])
+    monkeypatch.setattr(STATE, "open_files", lambda pid: {"socket:[4711]"})
+    collector = COLLECT.Collector()
+    collector.command = lambda *words, **more: None
+    collector.unseen.clear()
+    assert STATE.sshd_at(collector) == []
+    assert [item["source"] for item in collector.unseen] == ["where sshd listens"]
+
+
 def test_listener_is_named_by_the_oldest_process(monkeypatch: pytest.MonkeyPatch) -> None:
     told = {"tcp6": TCP6, "unix": UNIX, "tcp": "", "udp": "", "udp6": ""}
     monkeypatch.setattr(STATE, "read_kernel", lambda path: told[path.rpartition("/")[2]])

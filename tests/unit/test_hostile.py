@@ -101,6 +101,7 @@ EVIDENCE: dict[str, Any] = {
                 "/refused localhost": {"why": "Connection refused", "error": "ECONNREFUSED"},
                 "/late localhost": {"why": "no answer within 3 s", "error": ""}},
     "listens": {SOCKET: False},
+    "sshd_at": [{"address": "192.0.2.5", "port": 2222, "by": "sshd"}],
     "reaches": {"pay.example:8420": [{"address": "10.0.0.5", "ok": False, "why": "TIMEOUT"}]},
     "global_ipv6": True,
     "firewall_cut": ["ipv4"],
@@ -191,7 +192,11 @@ def changes(draw: st.DrawFn, base: dict[str, Any], *, well_formed: bool) -> Chan
     made = []
     for way in draw(st.lists(st.sampled_from(list(mappings(base))), max_size=2)):
         made.append(((*way, draw(texts)), draw(st.sampled_from(list(at(base, way).values())))))
-    free = [way for way in leaves(base) if not (well_formed and way[-1] in ("mode", "kind", "present", "alive"))]
+    free = [
+        way
+        for way in leaves(base)
+        if not (well_formed and way[-1] in ("mode", "kind", "present", "alive", "port", "by"))
+    ]
     for way in draw(st.lists(st.sampled_from(free), max_size=6)):
         made.append((way, draw(alike(at(base, way)) if well_formed else anything)))
     if not well_formed and draw(st.booleans()):

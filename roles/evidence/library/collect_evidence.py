@@ -21,6 +21,8 @@ Collecting is dumb: it says what is there, never what it means. Schema 1 of the 
                {why, error} where nothing whole came within 3 s: error is ECONNREFUSED where nobody listens, else "",
                and then it is listed under unseen, too
     listens    SOCKET or ADDRESS:PORT → whether anybody listens there; also where it is on all addresses
+    sshd_at    [{address, port, by}]: where sshd listens now, in order; by: sshd, or ssh.socket where systemd does it
+               for sshd; address: 0.0.0.0 or :: where on all of them
     names      name → addresses it resolves to now, in order; none when it does not
     disks      mount → {free_bytes, size_bytes, free_inodes, inodes} of what is mounted to be written to
     locks      path → {present, pid, alive, age_s, owner_age_s}: files that hold their owner's PID, null: it names none;
@@ -1010,6 +1012,7 @@ def collect(collector, subjects, reader):
         "configs": collector.configs(subjects),
         "answers": collector.answers(subjects),
         "listens": reader.listens(collector, subjects),
+        "sshd_at": reader.sshd_at(collector),
         "names": collector.names(subjects),
         "reaches": collector.reaches(subjects),
         "global_ipv6": collector.global_ipv6(),

@@ -783,6 +783,42 @@ def listens(collector, subjects):
     return found
 
 
+def sshd_at(collector):
+    """Return where sshd listens, or systemd for it: what its settings say by now is another matter."""
+    found, told = [], collector.command("systemctl", "show", "--property=ActiveState,Listen", "--", "ssh.socket")
+    if told and "ActiveState=active" in told[1].splitlines():
+        places = re.findall(r"(?m)^Listen=\[?([^\[\]\s]+?)\]?:(\d+) \(Stream\)$", told[1])
+        found += [{"address": place, "port": int(port), "by": "ssh.socket"} for place, port in places]
+    try:
+        held = set()
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError):  # it ended, or we may not trace it
+                # Whoever is logged in has an sshd of its own, below that one, and may listen for what it forwards.
+                if read_kernel(f"/proc/{pid}/comm") == "sshd\n" and parent_of(pid) == "1":
+                    held |= open_files(pid)
+        for file in filter(os.path.exists, ("/proc/net/tcp", "/proc/net/tcp6") if held else ()):
+            for place, port, inode in inet_sockets(read_kernel(file), LISTENING_TCP):
+                if f"socket:[{inode}]" in held:
+                    found.append({"address": place.strip("[]"), "port": port, "by": "sshd"})
+    except (OSError, ValueError, IndexError) as error:
+        collector.note("where sshd listens", getattr(error, "strerror", None) or str(error))
+    return sorted(found, key=lambda item: (item["port"], item["address"], item["by"]))
+
+
+def open_files(pid):
+    """Return what a process holds open, in the kernel's words."""
+    found = set()
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):  # it was closed while we looked
+            found.add(os.readlink(f"/proc/{pid}/fd/{name}"))
+    return found
+
+
+def parent_of(pid):
+    """Return the PID of a process's parent."""
+    return read_kernel(f"/proc/{pid}/stat").rsplit(")", 1)[1].split()[1]
+
+
 def sshd_settings(told):
     """Return what `sshd -T` says, by name."""
     found = {}

@@ -426,6 +426,12 @@ def count_keys(user, files, changes):
     return total
 
 
+def first_port(main):
+    """Return where sshd would take a login; for a console, where none says it: what a Match allows may depend on it."""
+    _, told = run("sshd", "-T", "-f", main)
+    return next((line.split()[1] for line in told.splitlines() if re.fullmatch(r"port \d+", line)), "22")
+
+
 def problems(wanted, changes):
     """Return in words why a change must not be made."""
     found = []
@@ -446,7 +452,7 @@ def problems(wanted, changes):
         user, address, own, port = connection()
         for name in dict.fromkeys(name for name in (wanted["deploy"], user) if name):
             spec = f"user={name},host={address or 'localhost'},addr={address or '127.0.0.1'}"
-            spec += f",laddr={own or '127.0.0.1'},lport={port or '22'}"
+            spec += f",laddr={own or '127.0.0.1'},lport={port or first_port(main)}"
             status, told = run("sshd", "-T", "-f", main, "-C", spec)
             if status:
                 continue  # it passed sshd -t: a question that cannot be asked is no obvious lock-out

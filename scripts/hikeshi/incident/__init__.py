@@ -28,7 +28,8 @@ its start, its outcome (done, failed, interrupted), its seconds, and why it fail
     permission.missing    name, action, why, ask: the sentence for the customer
     probe.start/.end      views, only: which probes, all when null; or surge: requests a second; carried, verdict
     probes                view, results
-    findings              found, unseen, kept: what people added, which no step touches; drift: host, subject, words
+    findings              found, unseen, kept: what people added, which no step touches; drift: host, subject, words;
+                          refused: host, unreachable, why, fix, of hosts that are neither judged nor changed
     baseline.start/.end   name, healthy, why_forced
     item.opened           item, words, close: the command that closes it (a closed gate, held jobs, a copy)
     item.closed           item, words

@@ -196,6 +196,8 @@ def _symptoms(site: Site, state: State, now: datetime) -> list[str]:
         for item in found[:10]
     ]
     lines += [f"  … and {len(found) - 10} more"] if len(found) > 10 else []
+    refused = states.dicts(state.findings.data.get("refused")) if state.findings else []
+    lines += [f"  [bold red]not judged[/bold red] {_safe(item.get('why'), 300)}" for item in refused]
     return ["[bold]symptoms[/bold]", *(lines or ["  nobody has looked yet: hikeshi probe"])]
 
 
@@ -267,6 +269,7 @@ def status_data(site: Site, journal: Journal, state: State) -> dict[str, Any]:
             for view, looks in state.looks.items()
         },
         "findings": state.findings.data.get("found") if state.findings else None,
+        "refused": state.findings.data.get("refused", []) if state.findings else None,
         "running": [
             {**asdict(record), "alive": journals.writer_lives(record), "told": states.told(record)}
             for record in state.unfinished

@@ -188,7 +188,10 @@ def _told(record: Record, zone: ZoneInfo | None) -> str:
             return f"probed ({get.get('view')}): {red} of {len(results)} red"
         case "findings":
             found = data.get("found")
-            return f"looked: {words(found) if isinstance(found, dict) else f'{len(dicts(found))} findings'}"
+            refused = len(dicts(data.get("refused")))
+            return f"looked: {words(found) if isinstance(found, dict) else f'{len(dicts(found))} findings'}" + (
+                f", {refused} hosts could not be judged" if refused else ""
+            )
         case "item.opened" | "item.closed":
             return get.get("words") or f"{get.get('item')} {record.kind.partition('.')[2]}"
         case "lock.taken":

@@ -2,7 +2,7 @@
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Literal
@@ -32,7 +32,7 @@ _EFFECTS = {
     Effect.CANNOT_BUY: "cannot buy",
     Effect.CANNOT_SEE: "cannot see",
     Effect.CANNOT_BE_REPAIRED: "waits for what cannot be repaired yet",
-    Effect.WILL_BREAK: "will be cut off at the next restart",
+    Effect.WILL_BREAK: "will be cut off soon or at the next restart",
     Effect.UNTIDY: "notices nothing",
 }
 
@@ -112,17 +112,30 @@ def all_rules() -> list[Rule]:
 
 def judge(evidence: Mapping[str, Evidence]) -> list[Finding]:
     """Return the findings on all hosts, worst first, then by host and subject. Deterministic."""
-    found = [finding for host in sorted(evidence) for rule in all_rules() for finding in rule(evidence[host])]
+    return ordered([finding for host in sorted(evidence) for rule in all_rules() for finding in rule(evidence[host])])
+
+
+def ordered(found: Iterable[Finding]) -> list[Finding]:
+    """Return findings worst first, then by host and subject."""
     return sorted(found, key=lambda finding: (finding.effect, finding.host, finding.subject, finding.rule))
 
 
 def fold(found: Sequence[Finding]) -> list[tuple[Finding, list[Finding]]]:
-    """Return the causes in their order, each with the symptoms that follow from it. Nothing is left out."""
+    """Return the causes, each with the symptoms that follow from it, in the order of the worst that each brings about.
+
+    Nothing is left out. A cause may be harmless in itself: what its symptoms do to the customer counts.
+    """
     roots = [_root(number, found) for number in range(len(found))]
-    return [
+    folded = [
         (found[cause], [found[number] for number, root in enumerate(roots) if root == cause != number])
         for cause in sorted(set(roots))
     ]
+    return sorted(folded, key=lambda group: worst(*group))
+
+
+def worst(cause: Finding, symptoms: Sequence[Finding]) -> Effect:
+    """Return the worst that a cause and what follows from it mean for the customer."""
+    return min(item.effect for item in (cause, *symptoms))
 
 
 def _root(number: int, found: Sequence[Finding]) -> int:

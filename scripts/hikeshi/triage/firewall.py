@@ -311,6 +311,34 @@ def destinations(evidence: Evidence) -> Iterator[tuple[Evidence, str, list[tuple
                 yield subject, name, tried
 
 
+def logins(evidence: Evidence, family: str) -> list[Packet]:
+    """Return the first packet, from anywhere, of a login by ssh at each place where somebody elsewhere can log in."""
+    found = {}
+    for seen in evidence.get("sshd_at", []):
+        address = seen["address"]
+        if not _is_address(address) or _loopback(address):
+            continue
+        families = {"ipv6" if ":" in address else "ipv4"}
+        if seen["by"] == "ssh.socket" and address == "::":
+            families.add("ipv4")  # systemd takes both there, and sshd opens one for each
+        own = "" if ipaddress.ip_address(address).is_unspecified else address
+        if family in families:
+            found[own, seen["port"]] = Packet(family, "tcp", own, seen["port"])
+    return [found[place] for place in sorted(found)[:_ADDRESSES]]
+
+
+def shut_out(
+    saved: Sequence[Evidence], live: Sequence[Evidence], evidence: Evidence, family: str
+) -> dict[Barrier, str]:
+    """Return where saved rules surely drop every login by ssh at a place that the live ones leave open: rule → what."""
+    return {
+        barrier: f"ssh at port {packet.port}"
+        for packet in logins(evidence, family)
+        if not any(True for _ in barriers(live, "INPUT", packet))
+        for barrier in barriers(saved, "INPUT", packet)
+    }
+
+
 def names(barrier: Barrier, packet: Packet) -> bool:
     """Say whether a rule is about this very address, or closes the port and nothing before it opens that to anybody."""
     port_only = False

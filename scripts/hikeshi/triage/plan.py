@@ -36,7 +36,7 @@ class Plan:
 
 
 def make(findings: Sequence[Finding], evidence: Mapping[str, Evidence]) -> Plan:
-    """Order the remedies of all findings, each step once.
+    """Order the remedies of all findings, each step once; none for a host whose evidence is not there to be judged.
 
     Disk before live, and late ones last. Within each: hosts by name; a role's own steps (which put a file back) before
     the general ones (which enable, start or set modes on it); general ones in the order in which the site is built,
@@ -46,7 +46,7 @@ def make(findings: Sequence[Finding], evidence: Mapping[str, Evidence]) -> Plan:
     causes: dict[object, list[Finding]] = {}
     steps: dict[object, Step] = {}
     for finding in findings:
-        for step in finding.remedy:
+        for step in (step for step in finding.remedy if step.host in evidence):
             steps.setdefault(step.key, step)
             causes.setdefault(step.key, []).append(finding)
 

@@ -18,12 +18,17 @@ _UNDOING: dict[tuple[str, str], Literal["disk", "live"]] = {
     ("host_base", "path_mode"): "disk",
     (ROLE, "reread"): "live",
 }
-LOGIN = ("/etc/ssh", "/etc/pam.d", "/etc/security", "/etc/sudoers", "/etc/sudoers.d", "/etc/nologin", "/etc/login.defs",
-         "/etc/passwd", "/etc/shadow", "/etc/group", "/etc/gshadow", "/etc/nsswitch.conf")  # fmt: skip
+# What decides who gets in, wherever sshd listens: its sockets, and the firewall that the next boot loads.
+LOGIN = ("/etc/ssh", "/etc/default/ssh", "/etc/systemd/system/ssh.service", "/etc/systemd/system/ssh.service.d",
+         "/etc/systemd/system/ssh.socket", "/etc/systemd/system/ssh.socket.d", "/etc/systemd/system/ssh@.service.d",
+         "/etc/iptables", "/etc/nftables.conf", "/etc/nftables.d", "/etc/ufw", "/etc/default/ufw", "/etc/firewalld",
+         "/etc/hosts.allow", "/etc/hosts.deny", "/etc/pam.d", "/etc/security", "/etc/sudoers", "/etc/sudoers.d",
+         "/etc/nologin", "/etc/login.defs", "/etc/passwd", "/etc/shadow", "/etc/group", "/etc/gshadow",
+         "/etc/nsswitch.conf")  # fmt: skip
 
 # What may act on other hosts, or by itself at any moment, is not tried for a unit that serves no customer.
 _FAR = ("/etc/cron", "/etc/anacrontab", "/var/spool/cron", "/etc/hosts", "/etc/resolv.conf", "/etc/network",
-        "/etc/netplan", "/etc/systemd/network", "/etc/iptables", "/etc/nftables.conf")  # fmt: skip
+        "/etc/netplan", "/etc/systemd/network")  # fmt: skip
 _MASTERS = {"sudo", "wheel", "root", "admin", "adm", "docker", "lxd"}  # groups whose members rule the host
 
 
@@ -78,7 +83,7 @@ def restorations(
 
     `texts`: host → path → name of the text that the baseline keeps. Left out is what it keeps no text of (a secret, or
     what is too long), what has no step (a package, a listening socket), and what decides who gets in: of that a change
-    is proved with a new login (remote_access), never tried.
+    is proved with a new login (remote_access), never tried; of a firewall, at the next boot, by nobody.
     """
     found = []
     for item in drifts:

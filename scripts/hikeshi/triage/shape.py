@@ -4,7 +4,6 @@ The schema in words stands in roles/evidence/library/collect_evidence.py; here i
 Bounds are wide of what the collector sends: who passes them is not our collector. Half a pair of surrogates is no text.
 """
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -182,6 +181,12 @@ class _Reached(BaseModel):
     why: Text
 
 
+class _SshdAt(BaseModel):
+    address: Text
+    port: Annotated[int, Field(strict=True, ge=1, le=65535)]
+    by: Literal["sshd", "ssh.socket"]
+
+
 class _SavedChain(BaseModel):
     table: Text
     chain: Text
@@ -222,6 +227,7 @@ class _Evidence(BaseModel):
     logins: Annotated[dict[Text, _Login], Field(max_length=MOST)] = {}
     answers: Annotated[dict[Text, _Answered | _Unanswered], Field(max_length=MOST)] = {}
     listens: Annotated[dict[Text, Flag], Field(max_length=MOST)] = {}
+    sshd_at: Annotated[list[_SshdAt], Field(max_length=MOST)] = []
     reaches: Annotated[dict[Text, Annotated[list[_Reached], Field(max_length=MOST)]], Field(max_length=MOST)] = {}
     global_ipv6: Flag = False
     firewall: Annotated[list[_Chain], Field(max_length=MOST)] = []
@@ -242,13 +248,12 @@ class _State(BaseModel):
     ]
 
 
-def check(told: Mapping[str, Any]) -> None:
-    """Raise for the first host whose evidence cannot be judged, naming the field; nothing is changed or left out."""
-    for host, seen in told.items():
-        schema = seen.get("schema") if isinstance(seen, dict) else None
-        if schema != SCHEMA:
-            raise HikeshiError(f"{host} sent evidence of schema {printable(schema, 40)}; known: {SCHEMA}.")
-        _checked(host, _Evidence, seen)
+def check(host: str, seen: Any) -> None:
+    """Raise when a host's evidence cannot be judged, naming the field; nothing is changed or left out."""
+    schema = seen.get("schema") if isinstance(seen, dict) else None
+    if schema != SCHEMA:
+        raise HikeshiError(f"{host} sent evidence of schema {printable(schema, 40)}; known: {SCHEMA}.", _fix(host))
+    _checked(host, _Evidence, seen)
 
 
 def check_state(host: str, told: Any) -> None:
@@ -264,5 +269,9 @@ def _checked(host: str, wanted: type[BaseModel], told: Any) -> None:
         field = printable(" · ".join(map(str, first["loc"])) or "all of it", 200)
         raise HikeshiError(
             f"{host} sent evidence that cannot be judged: {field}: {printable(first['msg'], 200)}.",
-            f"the same command again; if it stays so, trust nothing that {host} says, and look at it by hand",
+            _fix(host),
         ) from None
+
+
+def _fix(host: str) -> str:
+    return f"the same command again; if it stays so, trust nothing that {host} says, and look at it by hand"

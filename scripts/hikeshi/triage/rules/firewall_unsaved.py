@@ -13,6 +13,8 @@ def find(evidence: Evidence) -> Iterator[Finding]:
 
     Compared are only rules that stand in INPUT and OUTPUT themselves: chains of their own are made by programs, which
     put their rules there after the boot. Nor one about a single source: whoever is banned is banned for a while.
+
+    That the next boot would shut us out of ssh, wherever it listens, is told first; who is to get in, people decide.
     """
     host, live = evidence["host"], evidence.get("firewall", [])
     for path, saved in evidence.get("saved_firewall", {}).items():
@@ -21,13 +23,14 @@ def find(evidence: Evidence) -> Iterator[Finding]:
         harmful = firewall.harmful(chains, evidence)
         now = [chain for chain in live if chain["family"] == family]
         booted, working = _rules(chains), _rules(now)
-        known = {barrier.rule: barrier.words for barrier in harmful}
-        closing = [rule for key, rule in booted[0].items() if key not in working[0] and rule not in known]
         # What could not be read is no firewall that is open.
         compared = family not in evidence.get("firewall_cut", [])
+        shut_out = firewall.shut_out(chains, now, evidence, family) if compared else {}
+        known = {barrier.rule: barrier.words for barrier in [*shut_out, *harmful]}
+        closing = [rule for key, rule in booted[0].items() if key not in working[0] and rule not in known]
         closing = closing if compared and working[1] else []
-        if harmful or closing:
-            what = sorted(set(harmful.values())) or ["what is open now"]
+        if harmful or shut_out or closing:
+            what = [*sorted(set(shut_out.values())), *sorted(set(harmful.values()))] or ["what is open now"]
             yield Finding(
                 rule="firewall_blocks_at_boot",
                 host=host,
