@@ -19,6 +19,7 @@ PROGRAM = "/usr/local/lib/hikeshi/gate"
 FAMILIES = ["ipv4", "ipv6"]
 SWITCH = "switch"
 LEGACY = os.environ.get("MOLECULE_SCENARIO_NAME", "").endswith("legacy")
+asked_once = pytest.mark.skipif(LEGACY, reason="no generation of iptables has a part in it")
 # All rules but the gate's own, without the time of asking and what was counted; order counts.
 FOREIGN = (
     "for p in iptables-nft iptables-legacy ip6tables-nft ip6tables-legacy; do"
@@ -108,7 +109,7 @@ def opened(host: Host) -> Iterator[None]:
 def foreign(host: Host) -> Iterator[None]:
     """Others' rules stay as they are, byte by byte."""
     before = must(host, FOREIGN)
-    assert "somebody's own" in before
+    assert "of somebody else" in before
     yield
     assert must(host, FOREIGN) == before
 
@@ -184,7 +185,7 @@ def test_it_opens_by_itself_with_everything_of_ours_dead(host: Host, verb: str, 
 
 @pytest.mark.parametrize("verb", ["drain", "block"])
 def test_reboot_while_closed_comes_back_closed_for_the_rest(host: Host, verb: str) -> None:
-    must(host, f"{PROGRAM} {verb} 120")
+    must(host, f"{PROGRAM} {verb} 60")
     until = status(host)["until"]
     for words in (["stop", "--time=20"], ["start"]):
         subprocess.run(["podman", *words, INSTANCE], check=True, capture_output=True)
@@ -203,7 +204,7 @@ def test_reboot_while_closed_comes_back_closed_for_the_rest(host: Host, verb: st
         )
     ]
     assert order == sorted(order) and order[0] > 0
-    wait_until(lambda: asked("balancer") == ["200", "200"], 150)
+    wait_until(lambda: asked("balancer") == ["200", "200"], 90)
 
 
 @pytest.mark.usefixtures("foreign")
@@ -261,6 +262,7 @@ def test_icmp_check_loses_its_echo_and_nothing_else(host: Host, apply: Apply) ->
         assert apply("health_check_gate", "main").status == 0
 
 
+@asked_once
 def test_check_of_a_customers_page_is_told_by_where_it_comes_from(host: Host, apply: Apply) -> None:
     page = {"health_check_gate_check_path": "/", "health_check_gate_own_path": False}
     try:
@@ -299,12 +301,14 @@ def test_two_generations_of_rules_are_refused(host: Host, apply: Apply) -> None:
     ],
 )
 @pytest.mark.at_rest
+@asked_once
 def test_what_cannot_be_meant_is_refused(apply: Apply, what: dict[str, Any], words: str) -> None:
     applied = apply("health_check_gate", SWITCH, health_check_gate_step="block", **what)
     assert applied.status != 0
     assert words in " ".join(applied.output.split()), applied.output
 
 
+@asked_once
 def test_controller_is_never_cut_off(host: Host, apply: Apply) -> None:
     before = must(host, "cat /etc/hikeshi/gate.json")
     try:
@@ -316,6 +320,7 @@ def test_controller_is_never_cut_off(host: Host, apply: Apply) -> None:
         must(host, f"cat > /etc/hikeshi/gate.json <<'END'\n{before}END")
 
 
+@asked_once
 def test_switch_that_nginx_refuses_is_taken_away(host: Host, apply: Apply) -> None:
     must(host, f"{PROGRAM} status; echo 'set $hikeshi_other $nothing_like_it;' > /etc/nginx/shop.d/broken.conf")
     try:
