@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hikeshi import baseline, lock, look, page, probes, recover, runner, screen, surge
+from hikeshi import baseline, gate, lock, look, page, probes, recover, runner, screen, surge
 from hikeshi.errors import ExitStatus, HikeshiError, RefusedError, UsageError
 from hikeshi.incident import cli as incident
 from hikeshi.incident import clock, show, store
@@ -32,6 +32,8 @@ app = typer.Typer(
 drill = typer.Typer(help="The practice incident; alone: end to end.", invoke_without_command=True)
 app.add_typer(drill, name="drill")
 app.add_typer(incident.app, name="incident")
+sorry = typer.Typer(help="The sorry page, by the load balancer's health check.", no_args_is_help=True)
+app.add_typer(sorry, name="sorry")
 
 CheckOption = Annotated[bool, typer.Option("--check", help="Show what would change; change nothing.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Answer the operator's questions with yes.")]
@@ -295,6 +297,74 @@ def show_recovery(site: Site, done: recover.Recovery, *, plan_only: bool, check:
     screen.out.print(f"{verdict} after {done.seconds:.0f} s; {done.changed} changes{blind}")
     if not done.healthy:
         screen.err.print(f"[bold]next:[/bold]  {screen.line(done.next_look, 600)}")
+
+
+@sorry.command("on")
+def sorry_on(
+    minutes: Annotated[
+        int | None,
+        typer.Option(min=1, max=1440, help="Opens by itself after so many; the site's own bound when left out."),
+    ] = None,
+    never_expires: Annotated[
+        bool, typer.Option("--never-expires", help="Closed until somebody opens it, for ever if nobody does.")
+    ] = False,
+    site: SiteOption = None,
+    check: CheckOption = False,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show every visitor the sorry page; it goes by itself. Once more: for longer."""
+    chosen = load(site)
+    show.heading(chosen)
+    if minutes is not None and never_expires:
+        raise UsageError("--minutes and --never-expires say two things.", "hikeshi sorry on --minutes 30")
+
+    def approve() -> bool:
+        if yes:
+            return True
+        if not sys.stdin.isatty():
+            raise RefusedError("nobody is here to approve it (no terminal).", "hikeshi sorry on --yes")
+        return typer.confirm("Every visitor will see the sorry page, and nobody can buy. Close the gate?", err=True)
+
+    show_gate(
+        chosen, gate.on(chosen, approve=approve, minutes=minutes, never=never_expires, check=check), as_json=as_json
+    )
+
+
+@sorry.command("off")
+def sorry_off(
+    force: Annotated[bool, typer.Option("--force", help="Although the shop does not work behind it.")] = False,
+    site: SiteOption = None,
+    check: CheckOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Let customers in again, once the shop works behind the gate."""
+    chosen = load(site)
+    show.heading(chosen)
+    show_gate(chosen, gate.off(chosen, force=force, check=check), as_json=as_json)
+
+
+@sorry.command("status")
+def sorry_status(site: SiteOption = None, as_json: JsonOption = False) -> None:
+    """Open or closed, per host and family, since when, until when, and what customers see. Changes nothing."""
+    chosen = load(site)
+    show.heading(chosen)
+    show_gate(chosen, gate.status(chosen), as_json=as_json)
+
+
+def show_gate(site: Site, done: gate.Outcome, *, as_json: bool) -> None:
+    """Print what stands, and what customers see."""
+    if as_json:
+        screen.print_json(done.as_data())
+    else:
+        for line in [*gate.told(done.hosts, site.zone), *gate.titles(done.looks)]:
+            screen.out.print(screen.line(line, 400))
+        if done.probes:
+            screen.probe_table(done.probes)
+        for line in done.wrong:
+            screen.out.print(f"[bold red]wrong[/bold red] {screen.line(line, 400)}")
+    if not done.ok:
+        raise typer.Exit(ExitStatus.FAILED)
 
 
 @drill.callback()

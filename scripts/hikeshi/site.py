@@ -116,6 +116,15 @@ class Permission(_Data):
         return until
 
 
+class SorryPage(_Data):
+    """How the load balancer's sorry page is known from any other answer."""
+
+    contains: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]  # words that stand on it
+    status: int = 503
+    retry_after: bool = True  # whether it says when to come again
+    path: Annotated[str, Field(pattern=r"^/([^/\s]\S*)?$")] = "/"  # asked for
+
+
 class SurgeBound(_Data):
     """How much a load probe may ask of the site, as agreed with whoever owns the shop."""
 
@@ -133,6 +142,7 @@ class SiteData(_Data):
     template: bool = False  # only to be copied: no site, and never chosen
     views: dict[str, View]
     permissions: dict[PermissionName, Permission] = {}
+    sorry: SorryPage | None = None  # without it nobody could tell whether the gate is closed
     surge: SurgeBound | None = None  # a real site without it is asked for no load at all
     probes: Annotated[list[Probe], Field(min_length=1)]
     timeout_s: Annotated[float, Field(gt=0, le=60)] = 10.0

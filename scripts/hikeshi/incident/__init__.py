@@ -33,6 +33,7 @@ its start, its outcome (done, failed, interrupted), its seconds, and why it fail
     baseline.start/.end   name, healthy, why_forced
     item.opened           item, words, close: the command that closes it (a closed gate, held jobs, a copy)
     item.closed           item, words
+    gate.start/.end       step (on, off), minutes, never, force; gate: what stands then, changed
     lock.taken            owner: who died holding it
     evidence.saved        units, why, evidence: blob of what save_evidence returned, unseen
     recovery.start/.end   check, plan; healthy, changed

@@ -84,6 +84,7 @@ _QUIET = (
     "stage.start",
     "probe.start",
     "baseline.start",
+    "gate.start",
     "task",
 )
 
@@ -201,9 +202,9 @@ def _told(record: Record, zone: ZoneInfo | None) -> str:
             return f"set {get.get('bytes')} bytes of a killed writer aside"
         case "stage.skipped":
             return f"skipped {get.get('stage')}: {get.get('why')}"
-        case "stage.start" | "run.start" | "recovery.start" | "probe.start" | "baseline.start":
+        case "stage.start" | "run.start" | "recovery.start" | "probe.start" | "baseline.start" | "gate.start":
             return f"{get.get('stage') or get.get('playbook') or record.kind.partition('.')[0]} begun"
-        case "stage.end" | "run.end" | "recovery.end" | "probe.end" | "baseline.end":
+        case "stage.end" | "run.end" | "recovery.end" | "probe.end" | "baseline.end" | "gate.end":
             what = get.get("stage") or get.get("playbook") or record.kind.partition(".")[0]
             why = f": {get['why']}" if get.get("why") else ""
             if "healthy" in data:

@@ -1,0 +1,454 @@
+"""The gate: the load balancer's health check, closed so that customers see the sorry page, and opened again.
+
+The upper half is pure: which steps in which order, how long the load balancer may take, what is missing, in words. The
+lower half drives: one run of Ansible for each step, and in between it looks from outside, as a customer does.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime, tzinfo
+from typing import Any
+
+from hikeshi import lock, probes, runner, screen
+from hikeshi.errors import ExitStatus, HikeshiError, MisconfiguredError, RefusedError, UnreachableError
+from hikeshi.incident import permissions, show, store
+from hikeshi.incident import state as states
+from hikeshi.probes import ProbeFailure, ProbeResult
+from hikeshi.runner import Event, RunResult
+from hikeshi.site import Site, SorryPage, shown
+
+ITEM = "gate"
+SHOW, HIDE = "show-sorry-page.yml", "hide-sorry-page.yml"
+REFUSED = "gate refused: "  # how the role begins what it will not do
+ALIKE = 3  # looks in a row that must say the same: several balancers may answer for one name
+PAUSE_S = 0.3  # between two looks
+GRACE_S = 15.0  # beyond the load balancer's own time, before we give up
+
+Status = Mapping[str, Any]  # what the host's program says, see files/gate.py of role health_check_gate
+
+
+@dataclass(frozen=True)
+class About:
+    """What the site's data say of the load balancer and its check."""
+
+    lb_kind: str
+    what: str
+    verified: bool
+    check: str
+    interval: float
+    timeout: float
+    fall: int
+    rise: int
+
+
+def about_of(data: Mapping[str, Any]) -> About:
+    """Return what a host's variables say, as the role hands it on."""
+    return About(
+        str(data["lb_kind"]), str(data["what"]), bool(data["verified"]), str(data["check"]),
+        float(data["interval"]), float(data["timeout"]), int(data["fall"]), int(data["rise"]),
+    )  # fmt: skip
+
+
+def closing(about: About) -> tuple[str, ...]:
+    """Return the steps of closing: without a drain the block comes first, and customers may meet a moment between."""
+    return ("drain", "wait", "block", "prove") if about.check == "http" else ("block", "wait", "prove")
+
+
+def opening(about: About) -> tuple[str, ...]:
+    """Return the steps of opening."""
+    return ("unblock", "undrain", "wait", "prove") if about.check == "http" else ("unblock", "wait", "prove")
+
+
+def worst_seconds(about: About, *, opens: bool = False) -> float:
+    """Return how long the load balancer may take to notice: the next check comes up to an interval later."""
+    checks = about.rise if opens else about.fall
+    return about.interval * checks + (about.timeout if about.check == "icmp" else 0.0)
+
+
+def worst_words(about: About, *, opens: bool = False) -> str:
+    """Return the same for people."""
+    seconds, what = worst_seconds(about, opens=opens), "the shop" if opens else "the sorry page"
+    count = about.rise if opens else about.fall
+    words = (
+        f"{what} shows within {seconds:.0f} s: {about.lb_kind} asks every {about.interval:g} s and wants {count} alike"
+    )
+    return words if about.verified else f"{words}; nobody has verified that it {about.what}: trust what you see"
+
+
+def missing(hosts: Mapping[str, Status], *, closed: bool) -> list[str]:
+    """Return in words what keeps the hosts from being all closed, or all open; empty when they are."""
+    found = []
+    for host, seen in sorted(hosts.items()):
+        for family, one in sorted(seen["families"].items()):
+            if not one["stands"]:
+                found.append(f"{host}: chain, jump or set of {family} is missing")
+            elif one["closed"] != (closed and one["needed"]):
+                found.append(f"{host}: {family} is {'closed' if one['closed'] else 'open'}")
+        if not closed and seen["drained"]:
+            found.append(f"{host}: nginx still answers the check 503")
+        if seen["drained"] and not seen["drain_ends_by_itself"]:
+            found.append(f"{host}: a drain stands that no timer ends")
+    return found
+
+
+def state_of(hosts: Mapping[str, Status]) -> str:
+    """Return the whole gate in one word: open, drained, closed, or half."""
+    seen = {str(status["gate"]) for status in hosts.values()}
+    return seen.pop() if len(seen) == 1 else "half"
+
+
+def until_words(until: float | None, zone: tzinfo) -> str:
+    """Return until when it is closed, for people."""
+    return "until somebody opens it" if until is None else f"until {datetime.fromtimestamp(until, zone):%H:%M:%S %Z}"
+
+
+def told(hosts: Mapping[str, Status], zone: tzinfo) -> list[str]:
+    """Return a status for people, a line for each host and family."""
+    lines = []
+    for host, seen in sorted(hosts.items()):
+        head = f"{host}: {seen['gate']}, check {seen['check']}, iptables on {seen['backend']}"
+        if seen["since"] is not None:
+            since = datetime.fromtimestamp(seen["since"], zone)
+            head += f", since {since:%H:%M:%S} by {seen['by'] or 'somebody'}, {until_words(seen['until'], zone)}"
+        lines.append(head)
+        for family, one in sorted(seen["families"].items()):
+            word = "closed" if one["closed"] else "open"
+            words = [word if one["needed"] else f"{word} (the check does not come over it)"]
+            words += [] if one["stands"] else ["chain, jump or set is missing"]
+            words += [f"{one['packets']} packets refused"]
+            words += [f"{address} for {seconds or 'ever'} s" for address, seconds in sorted(one["entries"].items())]
+            lines.append(f"  {family}: {', '.join(words)}")
+        if seen["others"]:
+            lines.append(
+                f"  also keep rules here: {', '.join(seen['others'])} (the jump is put back after their reload)"
+            )
+    return lines
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one view of the customer shows."""
+
+    view: str
+    sorry: bool
+    seen: str
+
+
+@dataclass
+class Outcome:
+    """All that a verb did; the page and `--json` read nothing else."""
+
+    hosts: dict[str, Status] = field(default_factory=dict)
+    about: About | None = None
+    changed: bool = False
+    looks: list[Look] = field(default_factory=list)
+    probes: list[ProbeResult] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything is as it was meant."""
+        return not self.wrong
+
+    def as_data(self) -> dict[str, Any]:
+        """Return everything for `--json`."""
+        return {
+            "ok": self.ok,
+            "gate": state_of(self.hosts) if self.hosts else None,
+            "changed": self.changed,
+            "worst_close_s": worst_seconds(self.about) if self.about else None,
+            "worst_open_s": worst_seconds(self.about, opens=True) if self.about else None,
+            "hosts": self.hosts,
+            "seen": [asdict(item) for item in self.looks],
+            "probes": [asdict(item) for item in self.probes],
+            "wrong": self.wrong,
+        }
+
+
+# Looking from outside
+
+
+def page_of(site: Site) -> SorryPage:
+    """Return how the site's sorry page is known."""
+    if site.data.sorry is None:
+        raise MisconfiguredError(
+            f"{shown(site.folder)}/site.yml does not say how the sorry page is known: key `sorry` is missing.",
+            f"add to {shown(site.folder)}/site.yml a line like: sorry: {{contains: [words that stand on it]}}",
+        )
+    return site.data.sorry
+
+
+def look(site: Site, view: str, proxy: str | None) -> Look:
+    """Ask once, as a new visitor."""
+    page = page_of(site)
+    with probes.visitor(site, site.data.views[view], proxy) as visitor:
+        try:
+            answer = visitor.fetch("GET", page.path)
+        except ProbeFailure as failure:
+            return Look(view, sorry=False, seen=str(failure))
+    lacks = [words for words in page.contains if words not in answer.text]
+    if answer.status_code != page.status:
+        return Look(view, sorry=False, seen=f"answered {answer.status_code}")
+    if lacks:
+        return Look(view, sorry=False, seen=f"answered {answer.status_code} without “{lacks[0]}”")
+    later = answer.headers.get("retry-after", "")
+    if page.retry_after and not later:
+        return Look(view, sorry=False, seen="shows the sorry page without Retry-After")
+    return Look(view, sorry=True, seen=f"{answer.status_code}, Retry-After {later or 'none'}")
+
+
+def looks(site: Site) -> list[Look]:
+    """Look once at every view of the customer."""
+    found = []
+    for view in site.data.views:
+        if view.split("-")[0] == "customer":
+            with probes.tunnel(site, site.data.views[view]) as proxy:
+                found.append(look(site, view, proxy))
+    return found
+
+
+def wait_for(site: Site, seconds: float, *, sorry: bool) -> Look:
+    """Look until customers see what is wanted, several times in a row; return the last look, right or not."""
+    deadline, alike = time.monotonic() + seconds, 0
+    with probes.tunnel(site, site.data.views["customer"]) as proxy:
+        while True:
+            seen = look(site, "customer", proxy)
+            alike = alike + 1 if seen.sorry == sorry else 0
+            if alike >= ALIKE or time.monotonic() > deadline:
+                return seen
+            time.sleep(PAUSE_S)
+
+
+# One step
+
+
+def _step(site: Site, playbook: str, step: str, done: Outcome, *, check: bool = False, **extra: Any) -> None:
+    """Take one step on every web server; note what stands then. Raise HikeshiError where one did not take it."""
+    with screen.run_progress(f"the gate: {step}") as progress:
+
+        def listen(event: Event) -> None:
+            if event.data.get("about") and done.about is None:
+                done.about = about_of(event.data["about"])
+                if step in ("drain", "block"):
+                    screen.say(screen.line(worst_words(done.about), 400))
+            if (event.data.get("gate") or {}).get("families"):
+                done.hosts[event.host] = event.data["gate"]
+            done.changed = done.changed or event.outcome == "changed"
+            progress(event)
+
+        result = runner.run(
+            site, playbook, verb=f"sorry {step}", extra={"sorry_page_step": step, **extra}, check=check, listen=listen
+        )
+    if not result.ok:
+        raise _failure(site, step, result)
+    if not done.hosts:
+        raise MisconfiguredError(
+            f"site {site.name} has no web server of its own on which a gate could be closed.",
+            f"name one in group web_servers of {shown(site.folder)}/hosts.yml",
+        )
+
+
+def _failure(site: Site, step: str, result: RunResult) -> HikeshiError:
+    """Return what a failed step means for the operator."""
+    first = result.failures[0]
+    where, words = first.host, first.message
+    if result.unreachable:
+        return UnreachableError(
+            f"{where} cannot be reached to {step} the gate: {words}", f"hikeshi triage --site {site.name}"
+        )
+    if REFUSED in words:
+        return RefusedError(f"{where}: {words.partition(REFUSED)[2]}", f"hikeshi sorry status --site {site.name}")
+    if result.exit_status == ExitStatus.MISCONFIGURED:
+        return MisconfiguredError(
+            f"{where}: {words}", f"mend {shown(site.folder)}/group_vars/web_servers/health_check_gate.yml"
+        )
+    return HikeshiError(
+        f"{where}: the step {step} failed: {words}", f"hikeshi sorry status --site {site.name}; was it ever installed?"
+    )
+
+
+def _bounds(minutes: int | None, *, never: bool) -> dict[str, Any]:
+    """Return the role's inputs that say for how long."""
+    chosen: dict[str, Any] = {} if minutes is None else {"health_check_gate_minutes": minutes}
+    return {**chosen, "health_check_gate_never_expires": True} if never else chosen
+
+
+# The verbs
+
+
+def on(
+    site: Site, *, approve: Callable[[], bool], minutes: int | None = None, never: bool = False, check: bool = False
+) -> Outcome:
+    """Close the gate until customers see the sorry page; a closed one stays closed for longer."""
+    page_of(site)
+    done, bounds = Outcome(), _bounds(minutes, never=never)
+    with lock.held(site, "sorry on"):
+        if check:
+            _step(site, SHOW, "drain", done, check=True, **bounds)
+            return done
+        if not approve():
+            raise RefusedError("nothing was changed: closing was not approved.", "hikeshi sorry on --yes")
+        journal = store.journal(site)
+        renews = ITEM in states.derive(journal.records()).items
+        _allowed(site, again=renews)
+        with journal.action("gate", {"step": "on", "minutes": minutes, "never": never}) as action:
+            # Written first: whoever comes after a crash must know what to open.
+            _note_opened(site, "the gate is being closed")
+            try:
+                _close(site, done, bounds)
+            except HikeshiError as problem:
+                if not renews:  # a closing that cannot be renewed still stands, and whoever works behind it needs it
+                    _back(site, done, problem)
+                raise
+            action.data.update(gate=state_of(done.hosts), changed=done.changed)
+            if done.wrong:
+                action.failed("; ".join(done.wrong))
+            until = max((seen["until"] or 0 for seen in done.hosts.values()), default=0)
+            _note_opened(site, f"the gate is closed {until_words(until or None, site.zone)}")
+    return done
+
+
+def _close(site: Site, done: Outcome, bounds: Mapping[str, Any]) -> None:
+    # Where the check is not http, and where the gate is closed already, a drain does nothing but look.
+    _step(site, SHOW, "drain", done, **bounds)
+    assert done.about is not None  # noqa: S101 (the role hands it on with every status)
+    patience = worst_seconds(done.about) + GRACE_S
+    was_closed = state_of(done.hosts) == "closed"
+    for step in closing(done.about)[1 if done.about.check == "http" else 0 :]:
+        if step == "block":
+            _step(site, SHOW, "block", done, **bounds)
+        elif step == "wait" and not was_closed:
+            screen.say("waiting until customers see the sorry page")
+            seen = wait_for(site, patience, sorry=True)
+            if not seen.sorry:
+                raise HikeshiError(
+                    f"{patience:.0f} s after its check was closed the load balancer shows no sorry page: {seen.seen}.",
+                    "see whether the check comes from the addresses named in health_check_gate.yml, and whether the "
+                    f"load balancer has a sorry page at all; hikeshi sorry status --site {site.name}",
+                )
+    done.looks = looks(site)
+    done.wrong = missing(done.hosts, closed=True)
+    done.wrong += [f"view {item.view} shows no sorry page: {item.seen}" for item in done.looks if not item.sorry]
+
+
+def _back(site: Site, done: Outcome, problem: HikeshiError) -> None:
+    """Open again what a failed closing left; what cannot be opened opens by itself."""
+    if isinstance(problem, RefusedError) and all(seen["gate"] == "open" for seen in done.hosts.values()):
+        _note_closed(site, "closing was refused; the gate is open")
+        return
+    screen.say("closing failed; opening again")
+    again = Outcome()
+    try:
+        for step in ("unblock", "undrain"):
+            _step(site, HIDE, step, again)
+        _note_closed(site, "closing failed; the gate is open again")
+    except HikeshiError as worse:
+        problem.add_note(worse.message)
+        screen.say(f"it opens by itself at its expiry: {screen.line(worse.message, 300)}")
+
+
+def off(site: Site, *, force: bool = False, check: bool = False) -> Outcome:
+    """Open the gate once the shop works behind it, and prove it through the load balancer."""
+    page_of(site)
+    done = Outcome()
+    with lock.held(site, "sorry off"):
+        _step(site, SHOW, "status", done)
+        if state_of(done.hosts) == "open":
+            _note_closed(site, "the gate is open")
+            return done
+        if check:
+            _step(site, HIDE, "unblock", done, check=True)
+            return done
+        if not force:
+            _prove_direct(site, done)
+        with store.journal(site).action("gate", {"step": "off", "force": force}) as action:
+            _open(site, done)
+            action.data.update(gate=state_of(done.hosts), changed=done.changed)
+            if done.wrong:
+                action.failed("; ".join(done.wrong))
+            if not missing(done.hosts, closed=False):
+                _note_closed(site, "the gate is open again")
+    return done
+
+
+def _prove_direct(site: Site, done: Outcome) -> None:
+    """Refuse to open on a shop that does not work behind the gate."""
+    screen.say("looking past the load balancer")
+    found = probes.run(site, "direct", report=screen.probe_line)
+    show.note_probes(site, "direct", found)
+    red = [item for item in found if not item.passed]
+    if red:
+        done.probes = found
+        raise RefusedError(
+            f"the shop does not work behind the gate: {red[0].title}: {red[0].seen}. The sorry page stays.",
+            f"hikeshi recover --site {site.name}; to open all the same: hikeshi sorry off --force --site {site.name}",
+        )
+
+
+def _open(site: Site, done: Outcome) -> None:
+    assert done.about is not None  # noqa: S101 (the role hands it on with every status)
+    screen.say(screen.line(worst_words(done.about, opens=True), 400))
+    _step(site, HIDE, "unblock", done)
+    # The self-test: nothing is refused any more, in either family, before the load balancer is let in.
+    shut = [line for line in missing(done.hosts, closed=False) if not line.endswith("check 503")]
+    if shut:
+        raise HikeshiError(
+            f"the gate does not open: {'; '.join(shut)}.", f"hikeshi sorry off --force --site {site.name}"
+        )
+    _step(site, HIDE, "undrain", done)
+    screen.say("waiting until customers see the shop")
+    wait_for(site, worst_seconds(done.about, opens=True) + GRACE_S, sorry=False)
+    done.looks = looks(site)
+    done.probes = probes.run(site, "customer", report=screen.probe_line)
+    show.note_probes(site, "customer", done.probes)
+    done.wrong = missing(done.hosts, closed=False)
+    done.wrong += [f"view {item.view} still shows the sorry page" for item in done.looks if item.sorry]
+    done.wrong += [f"{item.title}: {item.seen}" for item in done.probes if not item.passed]
+
+
+def status(site: Site) -> Outcome:
+    """Look at every host and at what customers see. Changes nothing."""
+    done = Outcome()
+    _step(site, SHOW, "status", done)
+    done.looks = looks(site) if site.data.sorry else []
+    if state_of(done.hosts) == "half":
+        done.wrong = missing(done.hosts, closed=True)
+    return done
+
+
+def renew(site: Site, *, minutes: int | None = None) -> Outcome:
+    """Keep a closed gate closed for longer; whoever holds the site's lock calls this while it works behind it."""
+    done = Outcome()
+    _step(site, SHOW, "renew", done, **_bounds(minutes, never=False))
+    return done
+
+
+# What the journal knows
+
+
+def _allowed(site: Site, *, again: bool) -> None:
+    """Require the customer's permission; a renewal takes no second use of it, but must still be allowed."""
+    decision = permissions.ledger(store.journal(site).records()).get("sorry")
+    if again and decision and not replace(decision, used=0).why_not(datetime.now(UTC), zone=site.zone):
+        return
+    permissions.require(site, "sorry", "show every visitor the sorry page")
+
+
+def _note_opened(site: Site, words: str) -> None:
+    close = f"hikeshi sorry off --site {site.name}"
+    store.journal(site).append("item.opened", {"item": ITEM, "words": words, "close": close})
+
+
+def _note_closed(site: Site, words: str) -> None:
+    """Write that nothing has to be put back any more, where something had."""
+    journal = store.journal(site)
+    if ITEM in states.derive(journal.records()).items:
+        with suppress(HikeshiError):  # it is open; a full disk must not make a failure of that
+            journal.append("item.closed", {"item": ITEM, "words": words})
+
+
+def titles(outcomes: Sequence[Look]) -> list[str]:
+    """Return what customers see, a line for each view."""
+    return [f"{item.view}: {'sorry page' if item.sorry else 'no sorry page'} ({item.seen})" for item in outcomes]
