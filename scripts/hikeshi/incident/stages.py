@@ -67,6 +67,11 @@ class Stages:
         self._recovery = recovery
         self.earlier = earlier
 
+    @property
+    def number(self) -> int:
+        """The number of the recovery's own start."""
+        return self._recovery.seq
+
     @contextmanager
     def stage(self, name: str, **data: Any) -> Iterator[Action]:
         """Do one stage between two records."""
