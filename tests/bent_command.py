@@ -20,6 +20,12 @@ BOUNDARIES = [
     "stage.start/mend", "stage.end/mend", "stage.skipped/mend", "stage.start/prove", "stage.end/prove", "recovery.end/",
 ]  # fmt: skip
 
+# The same of one that closes the gate and opens it again. What comes after `open the gate` finds it open.
+GATE_BOUNDARIES = [
+    "stage.start/close the gate", "gate.start/", "gate.end/", "stage.end/close the gate", "stage.end/mend",
+    "stage.start/open the gate", "stage.end/open the gate",
+]  # fmt: skip
+
 
 def die_at(boundary: str) -> None:
     """Let this process die once it has written this record of a recovery of its own."""

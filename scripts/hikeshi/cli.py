@@ -218,7 +218,7 @@ def recover_site(
     chosen = load(site)
     show.heading(chosen)
 
-    def approve(proposed: Plan, trials: Sequence[str]) -> bool:
+    def approve(proposed: Plan, trials: Sequence[str], closes: bool) -> bool:
         if trials:
             screen.say(
                 "no step is known for this; one by one, and taken back where it does not help, would be put back:"
@@ -233,6 +233,8 @@ def recover_site(
             )
         for words in trials:
             screen.say(f"  {screen.line(words, 200)}")
+        if closes:
+            screen.say("meanwhile every customer sees the sorry page, and nobody can buy; it goes when the shop works")
         if yes or check:
             return True
         if not sys.stdin.isatty():
@@ -292,6 +294,8 @@ def show_recovery(site: Site, done: recover.Recovery, *, plan_only: bool, check:
     if done.after:
         screen.probe_table(done.after)
     page.kept_and_drift(site, done.kept, done.drift, changed=True)
+    if done.gate_told:
+        screen.out.print(f"[bold yellow]the gate is closed[/bold yellow]: {screen.line(done.gate_told, 400)}")
     verdict = "[bold green]healthy[/bold green]" if done.healthy else "[bold red]not healthy[/bold red]"
     blind = f"; {len(done.unseen)} things could not be looked at" if done.unseen else ""
     screen.out.print(f"{verdict} after {done.seconds:.0f} s; {done.changed} changes{blind}")

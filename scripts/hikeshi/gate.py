@@ -6,7 +6,7 @@ lower half drives: one run of Ansible for each step, and in between it looks fro
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, tzinfo
 from typing import Any
@@ -97,6 +97,11 @@ def state_of(hosts: Mapping[str, Status]) -> str:
     """Return the whole gate in one word: open, drained, closed, or half."""
     seen = {str(status["gate"]) for status in hosts.values()}
     return seen.pop() if len(seen) == 1 else "half"
+
+
+def until(hosts: Mapping[str, Status]) -> float | None:
+    """Return when the last of them opens by itself; None when none of them does."""
+    return max((seen["until"] or 0 for seen in hosts.values()), default=0) or None
 
 
 def until_words(until: float | None, zone: tzinfo) -> str:
@@ -224,9 +229,11 @@ def wait_for(site: Site, seconds: float, *, sorry: bool) -> Look:
 # One step
 
 
-def _step(site: Site, playbook: str, step: str, done: Outcome, *, check: bool = False, **extra: Any) -> None:
+def _step(
+    site: Site, playbook: str, step: str, done: Outcome, *, check: bool = False, quiet: bool = False, **extra: Any
+) -> None:
     """Take one step on every web server; note what stands then. Raise HikeshiError where one did not take it."""
-    with screen.run_progress(f"the gate: {step}") as progress:
+    with nullcontext(_unheard) if quiet else screen.run_progress(f"the gate: {step}") as progress:
 
         def listen(event: Event) -> None:
             if event.data.get("about") and done.about is None:
@@ -248,6 +255,10 @@ def _step(site: Site, playbook: str, step: str, done: Outcome, *, check: bool = 
             f"site {site.name} has no web server of its own on which a gate could be closed.",
             f"name one in group web_servers of {shown(site.folder)}/hosts.yml",
         )
+
+
+def _unheard(event: Event) -> None:
+    pass
 
 
 def _failure(site: Site, step: str, result: RunResult) -> HikeshiError:
@@ -283,31 +294,41 @@ def on(
 ) -> Outcome:
     """Close the gate until customers see the sorry page; a closed one stays closed for longer."""
     page_of(site)
-    done, bounds = Outcome(), _bounds(minutes, never=never)
+    done = Outcome()
     with lock.held(site, "sorry on"):
         if check:
-            _step(site, SHOW, "drain", done, check=True, **bounds)
+            _step(site, SHOW, "drain", done, check=True, **_bounds(minutes, never=never))
             return done
         if not approve():
             raise RefusedError("nothing was changed: closing was not approved.", "hikeshi sorry on --yes")
-        journal = store.journal(site)
-        renews = ITEM in states.derive(journal.records()).items
-        _allowed(site, again=renews)
-        with journal.action("gate", {"step": "on", "minutes": minutes, "never": never}) as action:
-            # Written first: whoever comes after a crash must know what to open.
-            _note_opened(site, "the gate is being closed")
-            try:
-                _close(site, done, bounds)
-            except HikeshiError as problem:
-                if not renews:  # a closing that cannot be renewed still stands, and whoever works behind it needs it
-                    _back(site, done, problem)
-                raise
-            action.data.update(gate=state_of(done.hosts), changed=done.changed)
-            if done.wrong:
-                action.failed("; ".join(done.wrong))
-            until = max((seen["until"] or 0 for seen in done.hosts.values()), default=0)
-            _note_opened(site, f"the gate is closed {until_words(until or None, site.zone)}")
+        close(site, done, minutes=minutes, never=never)
     return done
+
+
+def close(
+    site: Site, done: Outcome, *, minutes: int | None = None, never: bool = False, recovery: int | None = None
+) -> None:
+    """Close it, or keep it closed for longer, with the customer's permission. Whoever calls holds the site's lock.
+
+    `recovery` is the number of the recovery that closes it: what a person closed, only a person opens.
+    """
+    bounds = _bounds(minutes, never=never)
+    journal = store.journal(site)
+    renews = left_open(site) is not None
+    _allowed(site, again=renews)
+    with journal.action("gate", {"step": "on", "minutes": minutes, "never": never}) as action:
+        # Written first: whoever comes after a crash must know what to open.
+        _note_opened(site, "the gate is being closed", recovery)
+        try:
+            _close(site, done, bounds)
+        except HikeshiError as problem:
+            if not renews:  # a closing that cannot be renewed still stands, and whoever works behind it needs it
+                _back(site, done, problem)
+            raise
+        action.data.update(gate=state_of(done.hosts), changed=done.changed)
+        if done.wrong:
+            action.failed("; ".join(done.wrong))
+        _note_opened(site, f"the gate is closed {until_words(until(done.hosts), site.zone)}", recovery)
 
 
 def _close(site: Site, done: Outcome, bounds: Mapping[str, Any]) -> None:
@@ -336,14 +357,14 @@ def _close(site: Site, done: Outcome, bounds: Mapping[str, Any]) -> None:
 def _back(site: Site, done: Outcome, problem: HikeshiError) -> None:
     """Open again what a failed closing left; what cannot be opened opens by itself."""
     if isinstance(problem, RefusedError) and all(seen["gate"] == "open" for seen in done.hosts.values()):
-        _note_closed(site, "closing was refused; the gate is open")
+        note_closed(site, "closing was refused; the gate is open")
         return
     screen.say("closing failed; opening again")
     again = Outcome()
     try:
         for step in ("unblock", "undrain"):
             _step(site, HIDE, step, again)
-        _note_closed(site, "closing failed; the gate is open again")
+        note_closed(site, "closing failed; the gate is open again")
     except HikeshiError as worse:
         problem.add_note(worse.message)
         screen.say(f"it opens by itself at its expiry: {screen.line(worse.message, 300)}")
@@ -356,21 +377,27 @@ def off(site: Site, *, force: bool = False, check: bool = False) -> Outcome:
     with lock.held(site, "sorry off"):
         _step(site, SHOW, "status", done)
         if state_of(done.hosts) == "open":
-            _note_closed(site, "the gate is open")
+            note_closed(site, "the gate is open")
             return done
         if check:
             _step(site, HIDE, "unblock", done, check=True)
             return done
         if not force:
             _prove_direct(site, done)
-        with store.journal(site).action("gate", {"step": "off", "force": force}) as action:
-            _open(site, done)
-            action.data.update(gate=state_of(done.hosts), changed=done.changed)
-            if done.wrong:
-                action.failed("; ".join(done.wrong))
-            if not missing(done.hosts, closed=False):
-                _note_closed(site, "the gate is open again")
+        let_in(site, done, force=force, prove=lambda: _prove(site, done))
     return done
+
+
+def let_in(site: Site, done: Outcome, *, force: bool = False, prove: Callable[[], None] = lambda: None) -> None:
+    """Open it, and wait until customers see the shop again. Whoever calls holds the site's lock."""
+    with store.journal(site).action("gate", {"step": "off", "force": force}) as action:
+        _open(site, done)
+        prove()
+        action.data.update(gate=state_of(done.hosts), changed=done.changed)
+        if done.wrong:
+            action.failed("; ".join(done.wrong))
+        if not missing(done.hosts, closed=False):
+            note_closed(site, "the gate is open again")
 
 
 def _prove_direct(site: Site, done: Outcome) -> None:
@@ -401,52 +428,79 @@ def _open(site: Site, done: Outcome) -> None:
     screen.say("waiting until customers see the shop")
     wait_for(site, worst_seconds(done.about, opens=True) + GRACE_S, sorry=False)
     done.looks = looks(site)
-    done.probes = probes.run(site, "customer", report=screen.probe_line)
-    show.note_probes(site, "customer", done.probes)
     done.wrong = missing(done.hosts, closed=False)
     done.wrong += [f"view {item.view} still shows the sorry page" for item in done.looks if item.sorry]
+
+
+def _prove(site: Site, done: Outcome) -> None:
+    """Look as a customer does, through the load balancer."""
+    done.probes = probes.run(site, "customer", report=screen.probe_line)
+    show.note_probes(site, "customer", done.probes)
     done.wrong += [f"{item.title}: {item.seen}" for item in done.probes if not item.passed]
 
 
 def status(site: Site) -> Outcome:
     """Look at every host and at what customers see. Changes nothing."""
-    done = Outcome()
-    _step(site, SHOW, "status", done)
+    done = stands(site)
     done.looks = looks(site) if site.data.sorry else []
     if state_of(done.hosts) == "half":
         done.wrong = missing(done.hosts, closed=True)
     return done
 
 
-def renew(site: Site, *, minutes: int | None = None) -> Outcome:
-    """Keep a closed gate closed for longer; whoever holds the site's lock calls this while it works behind it."""
+def stands(site: Site) -> Outcome:
+    """Look at every host only."""
     done = Outcome()
-    _step(site, SHOW, "renew", done, **_bounds(minutes, never=False))
+    _step(site, SHOW, "status", done)
+    return done
+
+
+def renew(site: Site, *, minutes: int | None = None) -> Outcome:
+    """Keep a closed gate closed for longer, without a word: it is called while something else is shown.
+
+    Whoever holds the site's lock calls this while it works behind it.
+    """
+    done = Outcome()
+    _step(site, SHOW, "renew", done, quiet=True, **_bounds(minutes, never=False))
     return done
 
 
 # What the journal knows
 
 
-def _allowed(site: Site, *, again: bool) -> None:
-    """Require the customer's permission; a renewal takes no second use of it, but must still be allowed."""
+def left_open(site: Site) -> states.Item | None:
+    """Return what the journal says of a gate that is to be opened; None when it knows of none."""
+    return states.derive(store.journal(site).records()).items.get(ITEM)
+
+
+def why_not(site: Site) -> str:
+    """Return why the customer's permission does not allow closing; empty when it does. Uses nothing up.
+
+    A renewal takes no second use of it, but must still be allowed.
+    """
     decision = permissions.ledger(store.journal(site).records()).get("sorry")
-    if again and decision and not replace(decision, used=0).why_not(datetime.now(UTC), zone=site.zone):
-        return
-    permissions.require(site, "sorry", "show every visitor the sorry page")
+    if decision is None:
+        return "nobody has allowed it"
+    used = 0 if left_open(site) else decision.used
+    return replace(decision, used=used).why_not(datetime.now(UTC), zone=site.zone)
 
 
-def _note_opened(site: Site, words: str) -> None:
-    close = f"hikeshi sorry off --site {site.name}"
-    store.journal(site).append("item.opened", {"item": ITEM, "words": words, "close": close})
+def _allowed(site: Site, *, again: bool) -> None:
+    """Require the customer's permission; a renewal takes no second use of it."""
+    if not again or why_not(site):
+        permissions.require(site, "sorry", "show every visitor the sorry page")
 
 
-def _note_closed(site: Site, words: str) -> None:
+def _note_opened(site: Site, words: str, recovery: int | None) -> None:
+    data = {"item": ITEM, "words": words, "close": f"hikeshi sorry off --site {site.name}"}
+    store.journal(site).append("item.opened", data if recovery is None else {**data, "recovery": recovery})
+
+
+def note_closed(site: Site, words: str) -> None:
     """Write that nothing has to be put back any more, where something had."""
-    journal = store.journal(site)
-    if ITEM in states.derive(journal.records()).items:
+    if left_open(site):
         with suppress(HikeshiError):  # it is open; a full disk must not make a failure of that
-            journal.append("item.closed", {"item": ITEM, "words": words})
+            store.journal(site).append("item.closed", {"item": ITEM, "words": words})
 
 
 def titles(outcomes: Sequence[Look]) -> list[str]:

@@ -30,6 +30,7 @@ from hikeshi.triage.packaged import Altered
 from hikeshi.triage.plan import Plan
 
 _EXCHANGE = ".exchange-"
+KINDS = ("direct", "customer")  # of views, in the order in which they are proven
 SETTLE_S = 10  # how long a load balancer may take to be green again after something else
 
 Evidence = Mapping[str, Mapping[str, Any]]  # of all hosts that can be judged
@@ -250,12 +251,19 @@ def drift_data(item: Drift, texts: Mapping[tuple[str, str], list[str]]) -> dict[
 
 
 def probe_all(
-    site: Site, *, settle_s: float = 0.0, report: Callable[[ProbeResult], None] = screen.probe_line
+    site: Site,
+    *,
+    settle_s: float = 0.0,
+    kinds: Sequence[str] = KINDS,
+    report: Callable[[ProbeResult], None] = screen.probe_line,
 ) -> list[ProbeResult]:
-    """Run every probe, directly and then through the load balancer; look again for `settle_s` while any is red."""
+    """Run every probe, directly and then through the load balancer; look again for `settle_s` while any is red.
+
+    Behind a closed gate, where customers see the sorry page, only the direct kind says anything.
+    """
     deadline = time.monotonic() + settle_s
     results: list[ProbeResult] = []
-    for kind in ("direct", "customer"):
+    for kind in kinds:
         while True:
             seen = probes.run_views(site, site.views(kind))
             if all(item.passed for item in seen) or time.monotonic() > deadline:

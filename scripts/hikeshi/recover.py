@@ -1,4 +1,7 @@
-"""The recovery: probe, look, judge, plan, mend, look again. Decides nothing that the plan can decide."""
+"""The recovery: probe, look, judge, plan, close the gate, mend, look again, prove it directly, open, prove it all.
+
+Decides nothing that the plan can decide.
+"""
 
 import secrets
 import shlex
@@ -16,6 +19,7 @@ from hikeshi.incident import permissions, show, stages, store
 from hikeshi.incident.stages import Stages
 from hikeshi.look import Evidence, Refused
 from hikeshi.probes import ProbeResult
+from hikeshi.recovery_gate import Gate
 from hikeshi.runner import Event, RunResult
 from hikeshi.site import Site
 from hikeshi.triage import additions, drift, restore
@@ -27,8 +31,9 @@ from hikeshi.triage.findings import Finding, Step
 from hikeshi.triage.plan import Plan, Planned
 from hikeshi.triage.restore import Restoration
 
-# Asked before the first change: the plan, or in words the differences that would be tried one by one.
-Approve = Callable[[Plan, Sequence[str]], bool]
+# Asked before the first change: the plan, or in words the differences that would be tried one by one; and whether
+# customers see the sorry page meanwhile.
+Approve = Callable[[Plan, Sequence[str], bool], bool]
 ROUNDS = 4  # a repair can bring to light what it hid: a mounted volume its own wrong modes, a started service the next
 ABANDONED_WAIT_S = 60  # how long the leftovers of a killed run may take to end by themselves
 MOST_RESTORED = 12  # differences from the baseline that are tried, some 15 s each
@@ -74,13 +79,28 @@ class Recovery:
     judged: list[Finding] = field(default_factory=list, repr=False)  # what that found
     drift: list[Drift] = field(default_factory=list)  # what differed from the baseline at the last look
     after: list[ProbeResult] = field(default_factory=list)
+    gate: Gate | None = field(default=None, repr=False)
+    gate_told: str = ""  # what stays closed at the end, until when, and what opens it
     next_look: str = ""  # where a person looks next when it is not healthy
 
     @property
     def healthy(self) -> bool:
-        """True when every probe is green, every host was judged, and no finding is left."""
-        green = bool(self.after) and all(probe.passed for probe in self.after)
-        return green and not self.left and not self.refused
+        """True when every probe is green, every host was judged, no finding is left, and no gate of ours is closed.
+
+        Behind a gate that somebody else closed only the direct probes are asked.
+        """
+        shut = bool(self.gate_told) and self.gate is not None and self.gate.ours
+        return bool(self.after) and not self.red and not self.left and not self.refused and not shut
+
+    @property
+    def red(self) -> bool:
+        """Whether a probe of the last look failed."""
+        return any(not item.passed for item in self.after)
+
+    @property
+    def kinds(self) -> Sequence[str]:
+        """The kinds of views that say something of the shop now."""
+        return look.KINDS[:1] if self.gate and self.gate.shut else look.KINDS
 
     @property
     def changed(self) -> int:
@@ -95,7 +115,8 @@ class Recovery:
         both as `triage` has them, without because; plan: as there, of the first look; steps: those that were taken,
         [{host, role, step, kind, args, late, findings, subjects, changed, failed, seconds}]; refused: as there, of the
         last look; unseen, kept, drift: as there, of the last look; baseline: its name or null; restored, tried:
-        [sentence], differences that were put back, with and without help; probes_before, probes_after: as probes there.
+        [sentence], differences that were put back, with and without help; gate: sentence, what stays closed until
+        when, or ""; probes_before, probes_after: as probes there.
         """
         return {
             "site": self.site,
@@ -127,6 +148,7 @@ class Recovery:
             "restored": self.restored,
             "tried": self.tried,
             "drift": [look.drift_data(item, {}) for item in self.drift],
+            "gate": self.gate_told,
             "probes_after": [asdict(item) for item in self.after],
         }
 
@@ -203,7 +225,10 @@ def recover(
         lock.held(site, "recover"),
         stages.recovery(journal, check=check, plan=plan_only) as (track, action),
     ):
-        _recover(site, done, track, approve=approve, check=check, plan_only=plan_only)
+        done.gate = Gate(site, track)
+        with done.gate.kept():
+            _recover(site, done, track, done.gate, approve=approve, check=check, plan_only=plan_only)
+        done.gate_told = done.gate.told
         action.data.update(healthy=done.healthy, changed=done.changed)
     done.seconds = time.monotonic() - began
     done.next_look = _next_look(site, done)
@@ -257,6 +282,8 @@ def _next_look(site: Site, done: Recovery) -> str:
             return f"{ssh} sudo journalctl -n 50 -u {shlex.quote(name)}; mend what it names, then {again}"
     for refused in done.refused:
         return f"{refused.host}: {refused.problem.fix}; then {again}"
+    if done.gate_told and not done.left and not done.red:
+        return f"hikeshi sorry status --site {site.name}; then hikeshi sorry off --site {site.name}"
     if not done.left:
         return (
             "no host shows what is wrong: the shop's own data may be lost, which only a backup brings back, or "
@@ -265,7 +292,9 @@ def _next_look(site: Site, done: Recovery) -> str:
     return f"look at what is still wrong above, mend it by hand, then {again}"
 
 
-def _recover(site: Site, done: Recovery, track: Stages, *, approve: Approve, check: bool, plan_only: bool) -> None:
+def _recover(
+    site: Site, done: Recovery, track: Stages, gate: Gate, *, approve: Approve, check: bool, plan_only: bool
+) -> None:
     if track.earlier:
         words = track.earlier.words(site.zone)
         screen.say(f"going on after a recovery that did not come to its end: {screen.line(words)}")
@@ -285,13 +314,22 @@ def _recover(site: Site, done: Recovery, track: Stages, *, approve: Approve, che
         screen.finding_line(finding)
     plan = done.proposed = planning.make(found, done.evidence)
     red = not all(item.passed for item in done.before)
+    if not plan_only and not check:
+        gate.look(red=red)
+        if gate.shut:  # then customers see the sorry page, and it says nothing of the shop
+            red = _red_behind(site, done, track)
+        gate.keep()
     approved = False
     if plan_only:
         done.left, done.after = found, done.before
     elif found or red:
         approved = bool(plan.steps) or red or _worth_converging(found)
-        if approved and not approve(plan, ()):
+        noticed = red or any(item.effect <= triage.Effect.CANNOT_SEE for item in found)
+        closes = approved and noticed and not check and gate.may_close()
+        if approved and not approve(plan, (), closes):
             raise RefusedError("nothing was changed: the plan was not approved.", "hikeshi recover --yes")
+        if closes:
+            gate.close()
         _mend_in_rounds(site, done, track, check=check)
     if not found and track.done_before("mend"):
         track.skip("mend", "done by the recovery before, which did not come to its end; no finding is left")
@@ -299,13 +337,33 @@ def _recover(site: Site, done: Recovery, track: Stages, *, approve: Approve, che
         screen.say("[bold]proving it[/bold]")
         # What we, or the recovery that was cut off, have started may still be starting.
         _prove(site, done, track, settle_s=SETTLE_S if done.mended or track.earlier else 0)
-        if not all(item.passed for item in done.after) and not done.converged:
-            if not approved and not approve(Plan(()), ()):
-                raise RefusedError("nothing was changed: converging was not approved.", "hikeshi recover --yes")
-            _converge(site, done, track)
+        _try_more(site, done, track, approve, approved=approved)
+        if gate.shut and gate.ours and not done.red:
+            gate.open()
             _prove(site, done, track, settle_s=SETTLE_S)
-        if not done.healthy and (done.converged or any(item.rule == drift.FAILED for item in done.left)):
-            _restore(site, done, track, approve)
+            if done.red:
+                _try_more(site, done, track, approve, approved=approved)
+
+
+def _red_behind(site: Site, done: Recovery, track: Stages) -> bool:
+    """Look past the gate; say whether the shop works behind it."""
+    with track.stage("probe"):
+        seen = look.probe_all(site, kinds=done.kinds)
+        for view in dict.fromkeys(item.view for item in seen):
+            show.note_probes(site, view, [item for item in seen if item.view == view])
+        done.before += seen
+    return not all(item.passed for item in seen)
+
+
+def _try_more(site: Site, done: Recovery, track: Stages, approve: Approve, *, approved: bool) -> None:
+    """Where the steps were not enough: build it anew, then put back what differs from the baseline."""
+    if done.red and not done.converged:
+        if not approved and not approve(Plan(()), (), False):
+            raise RefusedError("nothing was changed: converging was not approved.", "hikeshi recover --yes")
+        _converge(site, done, track)
+        _prove(site, done, track, settle_s=SETTLE_S)
+    if not done.healthy and (done.converged or any(item.rule == drift.FAILED for item in done.left)):
+        _restore(site, done, track, approve)
 
 
 def _baseline(site: Site) -> Baseline | None:
@@ -339,7 +397,7 @@ def _restore(site: Site, done: Recovery, track: Stages, approve: Approve) -> Non
     options = options[:MOST_RESTORED]
     if not options:
         return
-    if not done.converged and not approve(Plan(()), [option.words for option in options]):
+    if not done.converged and not approve(Plan(()), [option.words for option in options], False):
         screen.say("nothing was put back: that was not approved")  # what was mended before is still to be reported
         return
     screen.say(f"[bold]putting back what was changed since the baseline[/bold], {len(options)} differences, one by one")
@@ -361,7 +419,7 @@ def _try(site: Site, done: Recovery, option: Restoration) -> str:
     """Put one difference back; keep it only if something that suffered no longer does. Return what became of it."""
     ill, before = _ill(done), done.after
     mended = mend(site, _plan_of(option.steps), check=False)
-    done.after = look.probe_all(site, settle_s=SETTLE_S / 4, report=lambda _: None)
+    done.after = look.probe_all(site, settle_s=SETTLE_S / 4, kinds=done.kinds, report=lambda _: None)
     done.left = _look(site, done)
     if _ill(done) < ill:
         done.mended += [replace(item, restored=option.drift.subject) for item in mended]
@@ -387,7 +445,7 @@ def _take_back_half(site: Site, track: Stages, approve: Approve) -> None:
     steps = restore.read_undo(track.half_done.get("undo"))
     if steps:
         screen.say("a recovery before had put something back and not judged it: that is taken back first")
-        if not approve(_plan_of(steps), ()):
+        if not approve(_plan_of(steps), (), False):
             raise RefusedError("nothing was changed: taking it back was not approved.", "hikeshi recover --yes")
         with track.stage("restore", what="taken back", undo=[asdict(step) for step in steps]):
             mend(site, _plan_of(steps), check=False)
@@ -405,7 +463,7 @@ def _plan_of(steps: Sequence[Step]) -> Plan:
 
 def _prove(site: Site, done: Recovery, track: Stages, *, settle_s: float) -> None:
     with track.stage("prove"):
-        done.after = look.probe_all(site, settle_s=settle_s)
+        done.after = look.probe_all(site, settle_s=settle_s, kinds=done.kinds)
         for view in dict.fromkeys(item.view for item in done.after):
             show.note_probes(site, view, [item for item in done.after if item.view == view])
 

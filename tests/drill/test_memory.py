@@ -17,7 +17,7 @@ from hikeshi.errors import ExitStatus
 from hikeshi.incident import saved, store
 from hikeshi.incident.record import Record
 from hikeshi.site import PROJECT, load
-from tests.bent_command import BOUNDARIES
+from tests.bent_command import BOUNDARIES, GATE_BOUNDARIES
 from tests.drill.conftest import Done, hikeshi, red, ssh
 from tests.unit import canaries
 
@@ -67,6 +67,21 @@ def test_killed_at_every_stage_boundary_and_resumed(incident: Path, seed: int) -
     status = hikeshi("incident", "status", "--json").data
     assert status["running"] == []
     assert hikeshi("incident", "verify").status == 0
+
+
+def test_killed_at_every_boundary_of_the_gate_it_ends_open(incident: Path, seed: int) -> None:
+    assert hikeshi("incident", "permit", "sorry", "--by", "Ms Ito", "--words", "Show it meanwhile").status == 0
+    for boundary in GATE_BOUNDARIES:
+        assert hikeshi("drill", "break", "database-disabled", "--seed", str(seed + 19)).status == 0
+        done = bent(f"--die-at={boundary}", "recover", "--yes")
+        assert done.status == -9, f"{boundary} was not met: {done.err}"
+        status = hikeshi("sorry", "status", "--json").data
+        assert all(host["gate"] == "open" or host["until"] for host in status["hosts"].values()), boundary
+        done = hikeshi("recover", "--yes", "--json")
+        assert (done.status, done.data["gate"]) == (0, ""), f"{boundary}: {done.err}"
+        assert hikeshi("sorry", "status", "--json").data["gate"] == "open"
+    assert {record.data["name"] for record in records("permission.used")} == {"sorry"}
+    assert not red(hikeshi("probe", "--json").data)
 
 
 def test_of_twenty_recoveries_one_runs_and_nineteen_name_it(incident: Path, seed: int) -> None:

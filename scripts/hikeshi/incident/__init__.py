@@ -31,7 +31,8 @@ its start, its outcome (done, failed, interrupted), its seconds, and why it fail
     findings              found, unseen, kept: what people added, which no step touches; drift: host, subject, words;
                           refused: host, unreachable, why, fix, of hosts that are neither judged nor changed
     baseline.start/.end   name, healthy, why_forced
-    item.opened           item, words, close: the command that closes it (a closed gate, held jobs, a copy)
+    item.opened           item, words, close: the command that closes it (a closed gate, held jobs, a copy); recovery:
+                          seq of the start of the recovery that opened it, and will close it
     item.closed           item, words
     gate.start/.end       step (on, off), minutes, never, force; gate: what stands then, changed
     lock.taken            owner: who died holding it

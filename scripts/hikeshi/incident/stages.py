@@ -79,6 +79,11 @@ class Stages:
         self.earlier = earlier
         self.half_done = half_done
 
+    @property
+    def number(self) -> int:
+        """The number of the recovery's own start."""
+        return self._recovery.seq
+
     @contextmanager
     def stage(self, name: str, **data: Any) -> Iterator[Action]:
         """Do one stage between two records."""
