@@ -203,7 +203,7 @@ def _last_words(seen: Mapping[str, Mapping[str, Any]], hosts: set[str]) -> list[
     log: list[str] = []
     for host in sorted(hosts & seen.keys()):
         log += [f"{name}: {line}" for name, unit in seen[host]["units"].items() for line in unit["log"][-8:]]
-        for place, logs in sorted(seen[host]["logs"].items()):
+        for place, logs in sorted(seen[host].get("logs", {}).items()):
             log += [f"{place}: {line}" for line in logs.get("errors", [])[-5:]]
         log += seen[host]["errors"][-5:]
     return log

@@ -218,9 +218,10 @@ def test_killed_within_a_run_of_ansible_it_leaves_the_lock_to_the_next(checkout:
                 process.suspend()
         owner.kill()
     try:
+        # Not asked again afterwards: its supervisor may have ended it by then, where this machine is busy.
+        assert any(process.is_running() for process in family)
         status, _, err = checkout.run("recover", "--plan")
         assert status == 0, err
-        assert any(process.is_running() for process in family)
     finally:
         for process in family:
             with suppress(psutil.NoSuchProcess):
