@@ -18,7 +18,7 @@ from hikeshi.incident import saved, store
 from hikeshi.incident.record import Record
 from hikeshi.site import PROJECT, load
 from tests.bent_command import BOUNDARIES, GATE_BOUNDARIES
-from tests.drill.conftest import Done, hikeshi, red, ssh
+from tests.drill.conftest import ALL, Done, hikeshi, red, ssh
 from tests.unit import canaries
 
 
@@ -71,7 +71,8 @@ def test_killed_at_every_stage_boundary_and_resumed(incident: Path, seed: int) -
 
 def test_killed_at_every_boundary_of_the_gate_it_ends_open(incident: Path, seed: int) -> None:
     assert hikeshi("incident", "permit", "sorry", "--by", "Ms Ito", "--words", "Show it meanwhile").status == 0
-    for boundary in GATE_BOUNDARIES:
+    # Two recoveries each: the ordinary run takes one of them in turn.
+    for boundary in GATE_BOUNDARIES if ALL else [GATE_BOUNDARIES[seed % len(GATE_BOUNDARIES)]]:
         assert hikeshi("drill", "break", "database-disabled", "--seed", str(seed + 19)).status == 0
         done = bent(f"--die-at={boundary}", "recover", "--yes")
         assert done.status == -9, f"{boundary} was not met: {done.err}"

@@ -35,7 +35,7 @@ ITEMS: dict[str, list[tuple[set[str], set[str]]]] = {
     "logs": [
         (
             {"directory", "rotated", "written", "unit", "keep", "move_step", "reopen_step"},
-            {"means", "resume_step"},
+            {"errors", "means", "resume_step"},
         )
     ],
 }
@@ -193,6 +193,7 @@ def test_logs_can_be_kept(role: Role) -> None:
         live = ("access.log", "error.log", "error.log.1/x", "../error.log.1", "lost+found")
         assert not any(re.fullmatch(item["rotated"], name) for name in live), f"{place(role)}: rotated takes too much"
         assert re.fullmatch(item["written"], "error.log"), f"{place(role)}: written misses a log"
+        assert not re.fullmatch(item["rotated"], item.get("errors", "")), f"{place(role)}: errors is an old log"
         assert item.get("means", "cannot_buy") in ("cannot_buy", "cannot_see"), f"{place(role)}: {item['means']}"
         assert item.get("resume_step", "") in ("", *role.steps("live")), f"{place(role)}: {item['resume_step']}"
 
