@@ -144,6 +144,6 @@ def clone(whole: Path) -> Iterator[Path]:
         for name in files.decode().split("\0"):
             if name and (PROJECT / name).exists():
                 (target / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(PROJECT / name, target / name)
+                shutil.copy2(PROJECT / name, target / name, follow_symlinks=False)
         shutil.copytree(whole / "site", target / ".drill" / whole.name / "site")
         yield target
