@@ -21,6 +21,7 @@ from hikeshi.site import Site, SorryPage, shown
 
 ITEM = "gate"
 SHOW, HIDE = "show-sorry-page.yml", "hide-sorry-page.yml"
+INPUTS = "group_vars/web_servers/health_check_gate.yml"
 REFUSED = "gate refused: "  # how the role begins what it will not do
 ALIKE = 3  # looks in a row that must say the same: several balancers may answer for one name
 PAUSE_S = 0.3  # between two looks
@@ -100,8 +101,9 @@ def state_of(hosts: Mapping[str, Status]) -> str:
 
 
 def until(hosts: Mapping[str, Status]) -> float | None:
-    """Return when the last of them opens by itself; None when none of them does."""
-    return max((seen["until"] or 0 for seen in hosts.values()), default=0) or None
+    """Return when all of them have opened by themselves; None when one never does, or none is closed."""
+    ends = [seen["until"] for seen in hosts.values() if seen["gate"] != "open"]
+    return None if not ends or None in ends else max(ends)
 
 
 def until_words(until: float | None, zone: tzinfo) -> str:
@@ -157,6 +159,13 @@ class Outcome:
         """Whether everything is as it was meant."""
         return not self.wrong
 
+    @property
+    def balancer(self) -> About:
+        """The load balancer; known from the first step on, whichever it is."""
+        if self.about is None:
+            raise HikeshiError("no host has told how its load balancer checks it.", "hikeshi sorry status")
+        return self.about
+
     def as_data(self) -> dict[str, Any]:
         """Return everything for `--json`."""
         return {
@@ -207,10 +216,9 @@ def look(site: Site, view: str, proxy: str | None) -> Look:
 def looks(site: Site) -> list[Look]:
     """Look once at every view of the customer."""
     found = []
-    for view in site.data.views:
-        if view.split("-")[0] == "customer":
-            with probes.tunnel(site, site.data.views[view]) as proxy:
-                found.append(look(site, view, proxy))
+    for view in site.views("customer"):
+        with probes.tunnel(site, site.data.views[view]) as proxy:
+            found.append(look(site, view, proxy))
     return found
 
 
@@ -253,7 +261,8 @@ def _step(
     if not done.hosts:
         raise MisconfiguredError(
             f"site {site.name} has no web server of its own on which a gate could be closed.",
-            f"name one in group web_servers of {shown(site.folder)}/hosts.yml",
+            f"say how its load balancer checks it, in {shown(site.folder)}/{INPUTS} (inventories/example has one to "
+            f"copy), then: hikeshi build --site {site.name}",
         )
 
 
@@ -272,11 +281,10 @@ def _failure(site: Site, step: str, result: RunResult) -> HikeshiError:
     if REFUSED in words:
         return RefusedError(f"{where}: {words.partition(REFUSED)[2]}", f"hikeshi sorry status --site {site.name}")
     if result.exit_status == ExitStatus.MISCONFIGURED:
-        return MisconfiguredError(
-            f"{where}: {words}", f"mend {shown(site.folder)}/group_vars/web_servers/health_check_gate.yml"
-        )
+        return MisconfiguredError(f"{where}: {words}", f"mend {shown(site.folder)}/{INPUTS}")
     return HikeshiError(
-        f"{where}: the step {step} failed: {words}", f"hikeshi sorry status --site {site.name}; was it ever installed?"
+        f"{where}: the step {step} failed: {words}",
+        f"hikeshi sorry status --site {site.name}; where no gate was ever installed: hikeshi build --site {site.name}",
     )
 
 
@@ -334,10 +342,9 @@ def close(
 def _close(site: Site, done: Outcome, bounds: Mapping[str, Any]) -> None:
     # Where the check is not http, and where the gate is closed already, a drain does nothing but look.
     _step(site, SHOW, "drain", done, **bounds)
-    assert done.about is not None  # noqa: S101 (the role hands it on with every status)
-    patience = worst_seconds(done.about) + GRACE_S
+    patience = worst_seconds(done.balancer) + GRACE_S
     was_closed = state_of(done.hosts) == "closed"
-    for step in closing(done.about)[1 if done.about.check == "http" else 0 :]:
+    for step in closing(done.balancer)[1 if done.balancer.check == "http" else 0 :]:
         if step == "block":
             _step(site, SHOW, "block", done, **bounds)
         elif step == "wait" and not was_closed:
@@ -415,8 +422,7 @@ def _prove_direct(site: Site, done: Outcome) -> None:
 
 
 def _open(site: Site, done: Outcome) -> None:
-    assert done.about is not None  # noqa: S101 (the role hands it on with every status)
-    screen.say(screen.line(worst_words(done.about, opens=True), 400))
+    screen.say(screen.line(worst_words(done.balancer, opens=True), 400))
     _step(site, HIDE, "unblock", done)
     # The self-test: nothing is refused any more, in either family, before the load balancer is let in.
     shut = [line for line in missing(done.hosts, closed=False) if not line.endswith("check 503")]
@@ -426,7 +432,7 @@ def _open(site: Site, done: Outcome) -> None:
         )
     _step(site, HIDE, "undrain", done)
     screen.say("waiting until customers see the shop")
-    wait_for(site, worst_seconds(done.about, opens=True) + GRACE_S, sorry=False)
+    wait_for(site, worst_seconds(done.balancer, opens=True) + GRACE_S, sorry=False)
     done.looks = looks(site)
     done.wrong = missing(done.hosts, closed=False)
     done.wrong += [f"view {item.view} still shows the sorry page" for item in done.looks if item.sorry]
