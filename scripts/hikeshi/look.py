@@ -186,6 +186,7 @@ class Triage:
     texts: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # host, path → how a file's text differs
     against: Baseline | None = None
     unseen: list[str] = field(default_factory=list)
+    put_back: list[states.Item] = field(default_factory=list)  # what we took out of its usual state, such as the gate
     kept: list[Addition] = field(default_factory=list)
     packages: list[Altered] | None = None  # not as their packages brought them; None: not asked
     desired: list[Wanted] | None = None  # tasks by which building would change something; None: not asked
@@ -209,7 +210,8 @@ class Triage:
         words, text: [line of the difference]}], before or after null where there is none; kept: [{host, subject,
         words}]; packages: [{host, path, package, what, conffile}], files that are not as their package brought them,
         and desired: [{host, role, task}], what building would change, both null unless --deep asked; unseen:
-        [sentence]; since, new, gone: against an earlier look, or "", [], [].
+        [sentence]; put_back: [{item, words, close}], what stands so on purpose, and the command that ends it; since,
+        new, gone: against an earlier look, or "", [], [].
         """
         because = {id(item): cause.id for cause, symptoms in findings.fold(self.found) for item in symptoms}
         return {
@@ -228,6 +230,7 @@ class Triage:
             "packages": None if self.packages is None else [asdict(item) for item in self.packages],
             "desired": None if self.desired is None else [asdict(item) for item in self.desired],
             "unseen": self.unseen,
+            "put_back": [{"item": item.item, "words": item.words, "close": item.close} for item in self.put_back],
             "since": self.since,
             "new": self.new,
             "gone": self.gone,
@@ -301,6 +304,7 @@ def triage(site: Site, *, against: Baseline | None, since: datetime | None = Non
         done.unseen += stopped
     if since:
         _compare(site, done, since)
+    done.put_back = list(states.derive(store.journal(site).records()).items.values())
     done.seconds = time.monotonic() - began
     if done.probes:
         show.note_probes(site, "customer", done.probes)

@@ -24,6 +24,10 @@ FINDINGS, DRIFTS, DEEP = 12, 8, 8  # lines of each on one page
 def triage(site: Site, done: Triage, *, verbose: bool) -> None:
     """Print one look at a site; with `verbose` all of it."""
     _probes(done)
+    for item in done.put_back:
+        screen.out.print(
+            f"[bold yellow]on purpose[/bold yellow] {line(item.words, 200)}; to put it back: {line(item.close, 200)}"
+        )
     for refused in done.refused:
         screen.out.print(f"[bold red]not judged[/bold red] {line(refused.problem.message, 400)}")
     _findings(site, done, verbose=verbose)
@@ -164,6 +168,8 @@ def _next(site: Site, done: Triage) -> list[str]:
         return [f"hikeshi recover --plan --site {line(site.name)}"]
     if done.refused and all(item.passed for item in done.probes):
         return [line(done.refused[0].problem.fix, 400)]
+    if not done.healthy and done.put_back and not done.drift:
+        return [line(item.close, 200) for item in done.put_back]
     if not done.healthy:
         suspects = " (no rule says why: the newest differences above are where to look)" if done.drift else ""
         return [f"hikeshi recover --site {line(site.name)}{suspects}"]

@@ -80,6 +80,23 @@ def test_no_probe_is_not_taken_for_green(site: Site, capsys: pytest.CaptureFixtu
     assert "green" not in told
 
 
+def test_what_stands_closed_on_purpose_is_told_beside_what_it_makes_red(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Red probes alone would send the next person after a fault that somebody made on purpose."""
+    store.journal(site).append("item.opened", {
+        "item": "gate", "words": "the gate is closed until 15:30", "close": "hikeshi sorry off --site shop",
+    })  # fmt: skip
+    done = look.triage(site, against=None)
+    assert [(item.item, item.close) for item in done.put_back] == [("gate", "hikeshi sorry off --site shop")]
+    assert done.as_data()["put_back"][0]["words"] == "the gate is closed until 15:30"
+    told = shown(site, capsys, replace(done, found=[], probes=[replace(GREEN, passed=False, seen="answered 503")]))
+    assert "on purpose the gate is closed until 15:30; to put it back: hikeshi sorry off --site shop" in told
+    assert "next: hikeshi sorry off --site shop" in told
+    store.journal(site).append("item.closed", {"item": "gate", "words": "open again"})
+    assert look.triage(site, against=None).put_back == []
+
+
 def test_earlier_look_is_told_in_the_time_of_the_site(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     at = "2026-11-26T08:05:00.123456Z"
     told = shown(site, capsys, look.Triage("shop", probes=[GREEN], since=at))
