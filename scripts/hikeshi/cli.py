@@ -177,6 +177,15 @@ def _failed(refused: Sequence[look.Refused]) -> ExitStatus:
     return ExitStatus.UNREACHABLE if any(item.unreachable for item in refused) else ExitStatus.FAILED
 
 
+def _agreed(question: str, command: str, *, yes: bool) -> bool:
+    """Ask the operator; refuse where nobody is there to answer, naming the command that answers beforehand."""
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise RefusedError("nobody is here to approve it (no terminal).", command)
+    return typer.confirm(question, err=True)
+
+
 @app.command("baseline")
 def record_baseline(
     listing: Annotated[bool, typer.Option("--list", help="The records there are; record nothing.")] = False,
@@ -235,11 +244,7 @@ def recover_site(
             screen.say(f"  {screen.line(words, 200)}")
         if closes:
             screen.say("meanwhile every customer sees the sorry page, and nobody can buy; it goes when the shop works")
-        if yes or check:
-            return True
-        if not sys.stdin.isatty():
-            raise RefusedError("nobody is here to approve the plan (no terminal).", "hikeshi recover --yes")
-        return typer.confirm("Carry it out?", err=True)
+        return _agreed("Carry it out?", "hikeshi recover --yes", yes=yes or check)
 
     done = recover.recover(chosen, approve=approve, check=check, plan_only=plan)
     if as_json:
@@ -324,11 +329,8 @@ def sorry_on(
         raise UsageError("--minutes and --never-expires say two things.", "hikeshi sorry on --minutes 30")
 
     def approve() -> bool:
-        if yes:
-            return True
-        if not sys.stdin.isatty():
-            raise RefusedError("nobody is here to approve it (no terminal).", "hikeshi sorry on --yes")
-        return typer.confirm("Every visitor will see the sorry page, and nobody can buy. Close the gate?", err=True)
+        question = "Every visitor will see the sorry page, and nobody can buy. Close the gate?"
+        return _agreed(question, "hikeshi sorry on --yes", yes=yes)
 
     show_gate(
         chosen, gate.on(chosen, approve=approve, minutes=minutes, never=never_expires, check=check), as_json=as_json

@@ -324,8 +324,8 @@ def _recover(
         done.left, done.after = found, done.before
     elif found or red:
         approved = bool(plan.steps) or red or _worth_converging(found)
-        noticed = red or any(item.effect <= triage.Effect.CANNOT_SEE for item in found)
-        closes = approved and noticed and not check and gate.may_close()
+        # A shop whose probes are green is not closed for what a finding says of it.
+        closes = red and not check and gate.may_close()
         if approved and not approve(plan, (), closes):
             raise RefusedError("nothing was changed: the plan was not approved.", "hikeshi recover --yes")
         if closes:
@@ -348,9 +348,7 @@ def _recover(
 def _red_behind(site: Site, done: Recovery, track: Stages) -> bool:
     """Look past the gate; say whether the shop works behind it."""
     with track.stage("probe"):
-        seen = look.probe_all(site, kinds=done.kinds)
-        for view in dict.fromkeys(item.view for item in seen):
-            show.note_probes(site, view, [item for item in seen if item.view == view])
+        seen = _probe(site, done)
         done.before += seen
     return not all(item.passed for item in seen)
 
@@ -463,9 +461,15 @@ def _plan_of(steps: Sequence[Step]) -> Plan:
 
 def _prove(site: Site, done: Recovery, track: Stages, *, settle_s: float) -> None:
     with track.stage("prove"):
-        done.after = look.probe_all(site, settle_s=settle_s, kinds=done.kinds)
-        for view in dict.fromkeys(item.view for item in done.after):
-            show.note_probes(site, view, [item for item in done.after if item.view == view])
+        done.after = _probe(site, done, settle_s=settle_s)
+
+
+def _probe(site: Site, done: Recovery, *, settle_s: float = 0.0) -> list[ProbeResult]:
+    """Run every probe that says something of the shop now, and note what each view showed."""
+    seen = look.probe_all(site, settle_s=settle_s, kinds=done.kinds)
+    for view in dict.fromkeys(item.view for item in seen):
+        show.note_probes(site, view, [item for item in seen if item.view == view])
+    return seen
 
 
 def _mend_in_rounds(site: Site, done: Recovery, track: Stages, *, check: bool) -> None:
