@@ -199,7 +199,7 @@ def wait_for(phase: Phase, what: str) -> None:
     time.sleep(AFTER_S)
 
 
-def measure(site: Site, name: str, what: str, switch: Callable[[], None], *, slow: bool) -> Phase:
+def measure(site: Site, name: str, what: str, switch: Callable[[], object], *, slow: bool) -> Phase:
     """Let customers come while something is switched; `what` they are to see afterwards."""
     phase = Phase(name)
     with Customers(site, phase) as customers:
@@ -232,7 +232,7 @@ def verb(*words: str) -> Callable[[], None]:
 
 
 def rules(verb: str) -> list[str]:
-    """Return what adds (-I) or removes (-D) a plain DROP of both of the load balancer's addresses, in shell."""
+    """Return what adds (-I), removes (-D) or asks for (-C) a plain DROP of the load balancer's addresses, in shell."""
     known = read_yaml(practice_folder() / "site" / "hosts.yml")["all"]["hosts"]["lb1"]
     pairs = (("iptables", known["practice_ipv4"]), ("ip6tables", known["practice_ipv6"]))
     return [f"{program} -w {verb} INPUT -s {address} -j DROP" for program, address in pairs]
@@ -240,19 +240,19 @@ def rules(verb: str) -> list[str]:
 
 def drop(site: Site) -> list[Phase]:
     """Cut the load balancer off as one does without the gate; a timer on web1 ends it where we die."""
-    unit, away = f"hikeshi-bench-drop-{time.time_ns()}", rules("-D")
+    unit, there, away = f"hikeshi-bench-drop-{time.time_ns()}", rules("-C"), rules("-D")
     arm = f"systemd-run --quiet --collect --on-active={3 * MOST_S:.0f} --unit={unit} sh -c '{'; '.join(away)}'"
     try:
-        closed = measure(site, "DROP in", "sorry", lambda: _ssh("web1", "\n".join([arm, *rules("-I")])), slow=True)
-        opened = measure(site, "DROP out", "shop", lambda: _ssh("web1", "\n".join(away)), slow=False)
+        closed = measure(site, "DROP in", "sorry", lambda: ssh("web1", "\n".join([arm, *rules("-I")])), slow=True)
+        opened = measure(site, "DROP out", "shop", lambda: ssh("web1", "\n".join(away)), slow=False)
     finally:
-        # Whichever of them stand: to remove one that is gone only fails.
-        _ssh("web1", "\n".join(f"{command} 2>/dev/null || true" for command in [*away, f"systemctl stop {unit}.timer"]))
+        # Whichever of them stand: a rule that does not go away is an error, one that has gone is none.
+        pairs = [
+            *zip(there, away, strict=True),
+            (f"systemctl -q is-active {unit}.timer", f"systemctl stop {unit}.timer"),
+        ]
+        ssh("web1", "\n".join(f"if {stands} 2>/dev/null; then {command}; fi" for stands, command in pairs))
     return [closed, opened]
-
-
-def _ssh(host: str, command: str) -> None:
-    ssh(host, command)
 
 
 def by_gate(site: Site) -> list[Phase]:

@@ -21,7 +21,8 @@ LATE_S = 90 if os.environ.get("HIKESHI_TEST_ALL") else 45  # IPv6 without neighb
 SWITCH = "switch"
 LEGACY = os.environ.get("MOLECULE_SCENARIO_NAME", "").endswith("legacy")
 asked_once = pytest.mark.skipif(LEGACY, reason="no generation of iptables has a part in it")
-# All rules but the gate's own, without the time of asking and what was counted; order counts.
+# All rules but the gate's own, without the time of asking and what was counted; order counts. grep says 1 where no
+# set but ours is there, which is as it should be.
 FOREIGN = (
     "for p in iptables-nft iptables-legacy ip6tables-nft ip6tables-legacy; do"
     " $p-save -t filter | sed -n '/HIKESHI/d; s/ \\[.*\\]//; /^[:-]/p'; done; ipset list -n | grep -v hikeshi || true"
