@@ -334,6 +334,30 @@ def test_status_says_who_closed_what_until_when(monkeypatch: pytest.MonkeyPatch,
     assert "customer: sorry page" in told
 
 
+def test_closed_gate_that_somebody_flushed_is_wrong(monkeypatch: pytest.MonkeyPatch, gates: Gates, capsys: Any) -> None:
+    assert hikeshi(monkeypatch, "sorry", "on", "--yes") == ExitStatus.DONE
+    assert hikeshi(monkeypatch, "sorry", "status") == ExitStatus.DONE
+    whole = gates.status
+
+    def flushed(host: str) -> dict[str, Any]:
+        seen = whole(host)
+        return {**seen, "gate": "open", "families": {
+            family: {**one, "stands": False, "closed": False} for family, one in seen["families"].items()
+        }}  # fmt: skip
+
+    monkeypatch.setattr(gates, "status", flushed)
+    capsys.readouterr()
+    assert hikeshi(monkeypatch, "sorry", "status") == ExitStatus.FAILED
+    assert "wrong web1: chain, jump or set of ipv4 is missing" in capsys.readouterr().out
+
+
+def test_drained_is_as_it_was_meant(monkeypatch: pytest.MonkeyPatch, gates: Gates) -> None:
+    gates.hosts["web1"]["drained"] = True
+    assert hikeshi(monkeypatch, "sorry", "status") == ExitStatus.DONE
+    gates.hosts["web2"] = {"drained": False, "closed": False}
+    assert hikeshi(monkeypatch, "sorry", "status") == ExitStatus.FAILED
+
+
 def test_renewal_while_somebody_works_behind_the_gate(gates: Gates) -> None:
     gates.hosts["web1"]["closed"] = True
     done = gate.renew(sites.load(), minutes=45)
