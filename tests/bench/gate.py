@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from urllib.parse import urlsplit
 
 from hikeshi import gate
@@ -238,13 +239,13 @@ def rules(verb: str) -> list[str]:
     return [f"{program} -w {verb} INPUT -s {address} -j DROP" for program, address in pairs]
 
 
-def drop(site: Site) -> list[Phase]:
+def drop(site: Site) -> Iterator[Phase]:
     """Cut the load balancer off as one does without the gate; a timer on web1 ends it where we die."""
     unit, there, away = f"hikeshi-bench-drop-{time.time_ns()}", rules("-C"), rules("-D")
     arm = f"systemd-run --quiet --collect --on-active={3 * MOST_S:.0f} --unit={unit} sh -c '{'; '.join(away)}'"
     try:
-        closed = measure(site, "DROP in", "sorry", lambda: ssh("web1", "\n".join([arm, *rules("-I")])), slow=True)
-        opened = measure(site, "DROP out", "shop", lambda: ssh("web1", "\n".join(away)), slow=False)
+        yield measure(site, "DROP in", "sorry", lambda: ssh("web1", "\n".join([arm, *rules("-I")])), slow=True)
+        yield measure(site, "DROP out", "shop", lambda: ssh("web1", "\n".join(away)), slow=False)
     finally:
         # Whichever of them stand: a rule that does not go away is an error, one that has gone is none.
         pairs = [
@@ -252,17 +253,15 @@ def drop(site: Site) -> list[Phase]:
             (f"systemctl -q is-active {unit}.timer", f"systemctl stop {unit}.timer"),
         ]
         ssh("web1", "\n".join(f"if {stands} 2>/dev/null; then {command}; fi" for stands, command in pairs))
-    return [closed, opened]
 
 
-def by_gate(site: Site) -> list[Phase]:
+def by_gate(site: Site) -> Iterator[Phase]:
     """Close and open as we do; a gate that was left closed is opened by force."""
     try:
-        closed = measure(site, "sorry on", "sorry", verb("sorry", "on", "--yes"), slow=True)
-        opened = measure(site, "sorry off", "shop", verb("sorry", "off"), slow=False)
+        yield measure(site, "sorry on", "sorry", verb("sorry", "on", "--yes"), slow=True)
+        yield measure(site, "sorry off", "shop", verb("sorry", "off"), slow=False)
     finally:
         hikeshi("sorry", "off", "--force", "--site", "drill", timeout=int(MOST_S))
-    return [closed, opened]
 
 
 @contextmanager
@@ -307,12 +306,12 @@ def allowed() -> Iterator[None]:
             print(closed.err[-2000:], file=sys.stderr)
 
 
-def quiet(site: Site) -> Phase:
+def quiet(site: Site) -> Iterator[Phase]:
     """Let customers come while nothing is done."""
     phase = Phase("quiet")
     with Customers(site, phase):
         time.sleep(QUIET_S)
-    return phase
+    yield phase
 
 
 def row(number: int, phase: Phase) -> str:
@@ -343,10 +342,11 @@ def main() -> None:
         with allowed(), haproxy(defaults=options.haproxy_defaults):
             print(
                 f"{'round':>5} {'':<10}{'new':>6}{'kept':>6}{'failed':>8}{'slow':>6}{'worst s':>9}"
-                f"{'to sorry s':>11}{'to shop s':>10}  {'in flight':<12}failed with"
+                f"{'to sorry s':>11}{'to shop s':>10}  {'in flight':<12}failed with",
+                flush=True,
             )
             for number in range(1, options.rounds + 1):
-                for phase in (quiet(site), *by_gate(site), *drop(site)):
+                for phase in chain(quiet(site), by_gate(site), drop(site)):
                     print(row(number, phase), flush=True)
 
 
