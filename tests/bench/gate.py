@@ -3,8 +3,8 @@
     HIKESHI_DRILL=hikeshi-bench .venv/bin/python -m tests.bench.gate [--rounds N] [--haproxy-defaults]
 
 Customers ask through the practice load balancer: RATE new ones a second, one that keeps his connection, and one whose
-request is slow: it is begun before the switch and ends after it. Failed is what is neither the shop's 200 nor the sorry
-page; slow is a request longer than SLOW_S. `quiet` is the same load with nothing done: what is slow there is this
+request is slow: it is begun before the switch and ends after it. Failed is what is neither the shop's (200, or where it
+leads to another page) nor the sorry page; slow is a request longer than SLOW_S. `quiet` is the same load with nothing done: what is slow there is this
 machine's. Command to sorry, and to shop, count from the start of the command to the first such answer that stays;
 worst is of all requests. Shop, load balancer and Ansible share the machine's cores, so run it on a quiet machine.
 
@@ -149,7 +149,7 @@ class Customers:
 
     def named(self, status: int, text: str) -> str:
         """Return what an answer is."""
-        if status == 200:
+        if status in (200, 302):
             return "shop"
         if status == self.page.status and all(words in text for words in self.page.contains):
             return "sorry"
