@@ -4,9 +4,10 @@
 
 Customers ask through the practice load balancer: RATE new ones a second, one that keeps his connection, and one whose
 request is slow: it is begun before the switch and ends after it. Failed is what is neither the shop's (200, or where it
-leads to another page) nor the sorry page; slow is a request longer than SLOW_S. `quiet` is the same load with nothing done: what is slow there is this
-machine's. Command to sorry, and to shop, count from the start of the command to the first such answer that stays;
-worst is of all requests. Shop, load balancer and Ansible share the machine's cores, so run it on a quiet machine.
+leads to another page) nor the sorry page; slow is a request longer than SLOW_S. `quiet` is the same load with nothing
+done: what is slow there is this machine's. Command to sorry, and to shop, count from the start of the command to the
+first such answer that stays; worst is of all requests. Shop, load balancer and Ansible share the machine's cores, so
+run it on a quiet machine.
 
 `--haproxy-defaults` measures the load balancer with inter 2s, fall 3, rise 2 and no words on retries or redispatch, and
 puts its own settings back. A practice site that stands is used as it is; one that does not is put up, and taken away at

@@ -5,21 +5,21 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hikeshi import cli, gate, probes, recover, runner
+from hikeshi import cli, gate, recover
 from hikeshi.incident.journal import Journal
 from hikeshi.incident.record import Record
 from hikeshi.probes import ProbeResult
 from hikeshi.runner import RunResult
 from hikeshi.site import Site
 from tests.unit.commands import stopped
-from tests.unit.conftest import SITE, Project
-from tests.unit.test_gate import GRANT, WORDS, Gates
+from tests.unit.conftest import Project
+from tests.unit.test_gate import Gates, behind
 from tests.unit.test_triage import HEALTHY
 
 OPENING = ("unblock", "undrain")
@@ -108,18 +108,12 @@ class GatedShop(Gates):
 
 
 @pytest.fixture
-def shop_behind(monkeypatch: pytest.MonkeyPatch, project: Project, tmp_path: Path) -> Iterator[GatedShop]:
+def shop_behind(monkeypatch: pytest.MonkeyPatch, project: Project, tmp_path: Path) -> GatedShop:
     """The site `shop`, healthy and open, with the customer's permission to close it."""
-    fake = GatedShop(tmp_path)
-    project.site({**SITE, "sorry": {"contains": [WORDS]}, "permissions": GRANT})
-    monkeypatch.setattr(runner, "run", fake)
-    monkeypatch.setattr(gate, "look", fake.look)
-    monkeypatch.setattr(probes, "run", fake.probe)
-    monkeypatch.setattr(gate, "PAUSE_S", 0.001)
-    monkeypatch.setattr(gate, "GRACE_S", 0.05)
-    monkeypatch.setattr(gate, "worst_seconds", lambda about, opens=False: 0.05)
     monkeypatch.setattr(recover, "SETTLE_S", 0)
-    yield fake
+    fake = GatedShop(tmp_path)
+    behind(monkeypatch, project, fake)
+    return fake
 
 
 def killed_at(number: int, shop: GatedShop, *words: str) -> bool:

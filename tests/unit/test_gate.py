@@ -1,7 +1,6 @@
 """The gate from the controller: in which order it closes and opens, and that a sorry page is seen before it goes on."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -101,9 +100,8 @@ class Gates:
         return [ProbeResult("top", "The top page opens", view, self.shop_works and not shut, "seen", 0.1)]
 
 
-@pytest.fixture
-def gates(monkeypatch: pytest.MonkeyPatch, project: Project) -> Iterator[Gates]:
-    fake = Gates()
+def behind(monkeypatch: pytest.MonkeyPatch, project: Project, fake: Gates) -> Gates:
+    """Put it where Ansible, the customers and the load balancer would be; waiting takes no time."""
     project.site({**SITE, "sorry": {"contains": [WORDS]}, "permissions": GRANT})
     monkeypatch.setattr(runner, "run", fake)
     monkeypatch.setattr(gate, "look", fake.look)
@@ -111,7 +109,12 @@ def gates(monkeypatch: pytest.MonkeyPatch, project: Project) -> Iterator[Gates]:
     monkeypatch.setattr(gate, "PAUSE_S", 0.001)
     monkeypatch.setattr(gate, "GRACE_S", 0.05)
     monkeypatch.setattr(gate, "worst_seconds", lambda about, opens=False: 0.05)
-    yield fake
+    return fake
+
+
+@pytest.fixture
+def gates(monkeypatch: pytest.MonkeyPatch, project: Project) -> Gates:
+    return behind(monkeypatch, project, Gates())
 
 
 def items() -> dict[str, Any]:
