@@ -86,9 +86,8 @@ class Gate:
         why = gate.why_not(self.site)
         if why:
             ask = permissions.REGISTRY["sorry"].ask
-            permit = f"hikeshi incident permit sorry --by WHO --words THEIR-WORDS --site {self.site.name}"
             screen.say(f"the gate stays as it is: permission 'sorry' is needed, and {screen.line(why, 300)}")
-            screen.say(f"ask the customer: “{ask}” Then: {permit}")
+            screen.say(f"ask the customer: “{ask}” Then: {permissions.how_to_allow(self.site, 'sorry')}")
             self._track.skip(CLOSE, f"permission 'sorry': {why}")
         return not why
 

@@ -225,13 +225,17 @@ def require_for(site: Site, steps: Iterable[Step]) -> None:
             require(site, name, f"take the step “{step.words}” on {step.host}")
 
 
+def how_to_allow(site: Site, name: PermissionName) -> str:
+    """Return the command that writes down what the customer allows; where no incident is open, it begins with that."""
+    limit = " --limit AMOUNT" if REGISTRY[name].by_amount else ""
+    first = "" if store.open_folder(site) else f"hikeshi incident open NAME --site {site.name}; then "
+    return f"{first}hikeshi incident permit {name}{limit} --by WHO --words THEIR-WORDS --site {site.name}"
+
+
 def _refuse(site: Site, ours: Locked, name: PermissionName, action: str, why: str) -> None:
     ask = REGISTRY[name].ask
     ours.append("permission.missing", {"name": name, "action": action, "why": why, "ask": ask})
-    limit = " --limit AMOUNT" if REGISTRY[name].by_amount else ""
-    opened = store.open_folder(site) is not None
-    first = "" if opened else f"hikeshi incident open NAME --site {site.name}; then "
     raise RefusedError(
         f"to {action} needs the customer's permission '{name}', and {why}. Ask the customer: “{ask}”",
-        f"{first}hikeshi incident permit {name}{limit} --by WHO --words THEIR-WORDS --site {site.name}",
+        how_to_allow(site, name),
     )
