@@ -3,6 +3,7 @@
 iptables, ipset and systemd are those of gate_host, which keep their state in a file.
 """
 
+import errno
 import json
 import os
 import subprocess
@@ -153,6 +154,20 @@ def test_reboot_while_closed_comes_back_closed_for_the_rest(gate: Host, step: st
     gate.later(500)
     assert gate.do("restore") == 0
     assert gate.closed() == (False, False)
+
+
+def test_full_disk_keeps_nothing_closed(gate: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate.do("block", "600")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(gate.gate.json, "dump", full)
+    assert gate.do("block", "900") == 1
+    assert gate.do("unblock") == 0
+    assert gate.do("undrain") == 0
+    assert gate.do("watch") == 0
+    assert (gate.closed(), gate.drained(), gate.status()["gate"]) == ((False, False), False, "open")
 
 
 def test_clock_that_was_set_back_closes_no_longer_than_was_asked(gate: Host) -> None:

@@ -135,15 +135,17 @@ def state():
 
 
 def save(meant):
-    """Write down what is meant, whole and on disk, before it is done."""
-    if not meant["drain"] and not meant["block"]:
-        meant = dict(OPEN)
-    temporary = f"{STATE}/.state.json"
-    with open(temporary, "w", encoding="utf-8") as handle:
-        json.dump(meant, handle)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(temporary, f"{STATE}/state.json")
+    """Write down what is meant, whole and on disk, before it is done; nothing meant needs no room to be written in."""
+    if meant["drain"] or meant["block"]:
+        temporary = f"{STATE}/.state.json"
+        with open(temporary, "w", encoding="utf-8") as handle:
+            json.dump(meant, handle)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, f"{STATE}/state.json")
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{STATE}/state.json")
     folder = os.open(STATE, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)
@@ -172,7 +174,11 @@ def left(closing):
 def locked(verb):
     """Hold the lock of all changes; refuse, naming its holder, when it is not let go in time."""
     os.makedirs(STATE, mode=0o700, exist_ok=True)
-    handle = os.open(f"{STATE}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    for folder in (os.path.dirname(RUN), RUN):
+        os.makedirs(folder, exist_ok=True)
+        os.chmod(folder, 0o755)  # noqa: S103 (nginx's workers look in here)
+    # In memory: a full disk must not keep the gate from opening, nor the watch write to one three times a minute.
+    handle = os.open(f"{RUN}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         end = time.monotonic() + LOCK_WAIT_S
         while True:
@@ -379,9 +385,6 @@ def drain(meant, seconds):
         raise OSError(f"{timer(token)} is not active, so nothing was drained: nobody would end it")
     meant["drain"] = {**spell(seconds), "token": token}
     save(meant)
-    for folder in (os.path.dirname(RUN), RUN):
-        os.makedirs(folder, exist_ok=True)
-        os.chmod(folder, 0o755)  # noqa: S103 (nginx's workers look in here)
     with open(f"{RUN}/drain-{token}", "w", encoding="ascii"):
         pass
     with contextlib.suppress(FileNotFoundError):
@@ -461,7 +464,11 @@ def do_unblock(wanted, seconds, check):
         return False
     if not check:
         if wanted["check"] == "http":
-            drain(meant, left(meant["block"]) or wanted["seconds"])
+            try:
+                drain(meant, left(meant["block"]) or wanted["seconds"])
+            except OSError as why:  # a full disk must keep nothing closed: then it opens in one step
+                print(f"opened without draining first: {why}", file=sys.stderr)
+                meant["drain"] = None
         meant["block"] = None
         save(meant)
         empty()
@@ -528,7 +535,6 @@ def do_remove(wanted, seconds, check):
             restored(family, [f"-D INPUT -j {CHAIN}"] * entry.count(JUMP) + [f":{CHAIN} - [0:0]", f"-X {CHAIN}"])
         if members(family) is not None:
             run("ipset", "destroy", name)
-    os.unlink(f"{STATE}/state.json")
     return True
 
 
