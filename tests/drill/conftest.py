@@ -20,6 +20,23 @@ from hikeshi.site import PROJECT, practice_folder
 
 ALL = bool(os.environ.get("HIKESHI_TEST_ALL"))
 HIKESHI = Path(sys.executable).with_name("hikeshi")
+SEED = int(os.environ.get("HIKESHI_TEST_SEED", random.SystemRandom().randrange(10**6)))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of each file's tests marked `long` take one by the seed: an ordinary run must end within the hour."""
+    if ALL:
+        return
+    chance = random.Random(SEED)
+    files: dict[Path, dict[str, list[pytest.Item]]] = {}
+    for item in items:
+        if item.get_closest_marker("long"):
+            # First the test, then its parameters: one test with many of them must not crowd out the others.
+            files.setdefault(item.path, {}).setdefault(item.name.partition("[")[0], []).append(item)
+    for tests in files.values():
+        taken = chance.choice(chance.choice(list(tests.values())))
+        for item in (item for several in tests.values() for item in several if item is not taken):
+            item.add_marker(pytest.mark.skip("it is not its turn; scripts/test --all takes every one"))
 
 
 @dataclass(frozen=True)
@@ -98,18 +115,11 @@ def reboot(host: str = "web1") -> None:
         time.sleep(1)
 
 
-def take_turns(place: int, turns: int, seed: int) -> None:
-    """Skip this one in the ordinary run, which must end within the hour, unless it is its turn by the seed."""
-    if not ALL and (place + seed) % turns:
-        pytest.skip("it is not its turn; scripts/test --all takes every one")
-
-
 @pytest.fixture(scope="session")
 def seed() -> int:
     """A new seed each run, printed, or the one of HIKESHI_TEST_SEED."""
-    number = int(os.environ.get("HIKESHI_TEST_SEED", random.SystemRandom().randrange(10**6)))
-    print(f"\nseed {number}: repeat with HIKESHI_TEST_SEED={number}")
-    return number
+    print(f"\nseed {SEED}: repeat with HIKESHI_TEST_SEED={SEED}")
+    return SEED
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ import pytest
 from hikeshi.drill import customers, faults, ledger
 from hikeshi.site import load
 from tests.drill.administrator import Administrator
-from tests.drill.conftest import ALL, hikeshi, reboot, red, ssh, take_turns, wait_for_orders
-from tests.drill.test_seeing import STATE
+from tests.drill.conftest import ALL, hikeshi, reboot, red, ssh, wait_for_orders
+from tests.drill.test_seeing import state
 
 # An administrator's good work: nobody suffers from it.
 INNOCENT = {
@@ -53,9 +53,7 @@ BREAKS_REPORTS = {
     "changed mode": ("file:/etc/reports.conf", "chmod 0600 /etc/reports.conf"),
 }
 
-
-# They take two minutes each: one of them in an ordinary run.
-TRIALS = [*BREAKS_REPORTS, *UNNAMED, "catalogue-deleted"]
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture
@@ -71,9 +69,8 @@ def drift() -> dict[str, Any]:
 
 
 @pytest.fixture
-def reports(whole: Path, seed: int, name: str) -> Iterator[Path]:
+def reports(whole: Path) -> Iterator[Path]:
     """The practice site, and what an administrator runs beside the shop, in the baseline."""
-    take_turns(list(BREAKS_REPORTS).index(name), len(TRIALS), seed)
     ssh("web1", REPORTS)
     try:
         assert hikeshi("baseline").status == 0
@@ -155,7 +152,6 @@ def test_what_only_a_unit_of_others_suffers_from_is_put_back(reports: Path, name
 
 @pytest.mark.parametrize("name", UNNAMED)
 def test_what_no_rule_knows_is_put_back_and_nothing_else(tidy: Path, seed: int, name: str) -> None:
-    take_turns(len(BREAKS_REPORTS) + UNNAMED.index(name), len(TRIALS), seed)
     ssh("web1", SETUP)
     broken = hikeshi("drill", "break", name, "--seed", str(seed))
     assert broken.status == 0, broken.err
@@ -176,14 +172,13 @@ def test_what_no_rule_knows_is_put_back_and_nothing_else(tidy: Path, seed: int, 
 
 def test_what_nothing_can_mend_is_said_and_nothing_else_is_touched(whole: Path, seed: int) -> None:
     """The goods are gone from the database, and there is no backup."""
-    take_turns(len(TRIALS) - 1, len(TRIALS), seed)
     broken = hikeshi("drill", "break", "catalogue-deleted", "--seed", str(seed))
     assert broken.status == 0, broken.err
     try:
-        before = {host: ssh(host, STATE) for host in ("web1", "batch1")}
+        before = {host: state(host) for host in ("web1", "batch1")}
         done = hikeshi("recover", "--yes", "--json")
         assert (done.status, done.data["healthy"], done.data["changed"]) == (1, False, 0), done.err
         assert "pictures" in red(done.data["probes_after"])
-        assert {host: ssh(host, STATE) for host in before} == before
+        assert {host: state(host) for host in before} == before
     finally:
         ssh("web1", "checkout-manage seed_catalogue")

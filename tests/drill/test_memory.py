@@ -48,6 +48,7 @@ def records(kind: str) -> list[Record]:
     return [record for record in store.journal(load("drill")).records() if record.kind == kind]
 
 
+@pytest.mark.long
 def test_killed_at_every_stage_boundary_and_resumed(incident: Path, seed: int) -> None:
     assert hikeshi("drill", "break", "--seed", str(seed + 11)).status == 0
     for boundary in BOUNDARIES:
@@ -69,9 +70,10 @@ def test_killed_at_every_stage_boundary_and_resumed(incident: Path, seed: int) -
     assert hikeshi("incident", "verify").status == 0
 
 
+@pytest.mark.long
 def test_killed_at_every_boundary_of_the_gate_it_ends_open(incident: Path, seed: int) -> None:
     assert hikeshi("incident", "permit", "sorry", "--by", "Ms Ito", "--words", "Show it meanwhile").status == 0
-    # Two recoveries each: the ordinary run takes one of them in turn.
+    # Two recoveries each: the ordinary run takes one of them.
     for boundary in GATE_BOUNDARIES if ALL else [GATE_BOUNDARIES[seed % len(GATE_BOUNDARIES)]]:
         assert hikeshi("drill", "break", "database-disabled", "--seed", str(seed + 19)).status == 0
         done = bent(f"--die-at={boundary}", "recover", "--yes")
@@ -85,6 +87,7 @@ def test_killed_at_every_boundary_of_the_gate_it_ends_open(incident: Path, seed:
     assert not red(hikeshi("probe", "--json").data)
 
 
+@pytest.mark.long
 def test_of_twenty_recoveries_one_runs_and_nineteen_name_it(incident: Path, seed: int) -> None:
     assert hikeshi("drill", "break", "database-disabled", "--seed", str(seed + 17)).status == 0
     with ThreadPoolExecutor(20) as people:
@@ -98,6 +101,7 @@ def test_of_twenty_recoveries_one_runs_and_nineteen_name_it(incident: Path, seed
     assert not red(hikeshi("probe", "--json").data)
 
 
+@pytest.mark.long
 def test_without_a_permission_it_stops_and_after_it_goes_on(incident: Path, seed: int) -> None:
     assert hikeshi("drill", "break", "database-disabled", "--seed", str(seed + 13)).status == 0
     done = bent("--needs=copy", "recover", "--yes")

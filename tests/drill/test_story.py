@@ -14,7 +14,7 @@ from hikeshi.drill import containers, customers, faults, ledger
 from hikeshi.drill.practice import DEFAULT_SCENARIO, scenario
 from hikeshi.site import load
 from tests.drill.administrator import Administrator
-from tests.drill.conftest import ALL, Done, hikeshi, reboot, red, ssh, take_turns, wait_for_orders
+from tests.drill.conftest import ALL, Done, hikeshi, reboot, red, ssh, wait_for_orders
 
 FAULTS = faults.catalogue()
 NAMED = [name for name, fault in sorted(FAULTS.items()) if fault.mendable and not fault.unnamed]
@@ -75,10 +75,10 @@ def recovered() -> Done:
     return first
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", range(SEEDS))
 @pytest.mark.parametrize("name", NAMED)
 def test_each_fault_alone(whole: object, seed: int, name: str, number: int) -> None:
-    take_turns(NAMED.index(name), len(NAMED) // 2, seed)
     if name not in possible():
         pytest.skip("this machine gives no small disk that could be filled")
     broken = hikeshi("drill", "break", name, "--seed", str(seed + number))
@@ -110,6 +110,7 @@ def three(seed: int, number: int) -> list[str]:
     return next(drawn for drawn in draws if faults.compatible(drawn))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", range(THREES))
 def test_three_faults_lose_no_order_and_no_work_of_others(whole: object, seed: int, number: int) -> None:
     names, site = three(seed, number), load("drill")
@@ -137,6 +138,7 @@ def test_three_faults_lose_no_order_and_no_work_of_others(whole: object, seed: i
     assert ledger.audit(site, truth.order_numbers)[1] == []
 
 
+@pytest.mark.long
 def test_job_that_a_stale_lock_stopped_is_made_up_for(whole: object, seed: int) -> None:
     """Nobody notices by day: the export of yesterday is missing until the lock's dead owner is buried."""
     failing = next(
