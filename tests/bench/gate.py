@@ -1,6 +1,6 @@
 """What customers notice when the gate is closed and opened, beside a plain DROP of the load balancer's addresses.
 
-    HIKESHI_DRILL=hikeshi-bench .venv/bin/python -m tests.bench.gate [--rounds N] [--haproxy-defaults]
+    HIKESHI_DRILL=hikeshi-bench .venv/bin/python -m tests.bench.gate [--rounds N] [--haproxy-defaults] [--tcp]
 
 Customers ask through the practice load balancer: RATE new ones a second, one that keeps his connection, and one whose
 request is slow: it is begun before the switch and ends after it. Failed is what is neither the shop's (200, or where it
@@ -10,8 +10,9 @@ first such answer that stays; worst is of all requests. Shop, load balancer and 
 run it on a quiet machine.
 
 `--haproxy-defaults` measures the load balancer with inter 2s, fall 3, rise 2 and no words on retries or redispatch, and
-puts its own settings back. A practice site that stands is used as it is; one that does not is put up, and taken away at
-the end. Each phase is bounded by MOST_S. A check by TCP is not measured here: web1 must be built for it.
+puts its own settings back. `--tcp` has it check by connecting alone, and web1 built for that; both are put back. The
+exit status is 1 where anybody behind the gate got neither page. A practice site that stands is used as it is; one that
+does not is put up, and taken away at the end. Each phase is bounded by MOST_S.
 """
 
 import argparse
@@ -30,6 +31,8 @@ from dataclasses import dataclass, field
 from itertools import chain
 from urllib.parse import urlsplit
 
+import yaml
+
 from hikeshi import gate
 from hikeshi.site import Site, load, practice_folder, read_yaml
 from tests.bench.practice import standing
@@ -43,7 +46,11 @@ MOST_S = 120.0  # no phase is longer: the command is ended then
 QUIET_S = 10.0
 KEPT_PAUSE_S = 0.25
 CONFIGURATION = "/etc/haproxy/haproxy.cfg"
-IN_EFFECT = r"option redispatch|retries|timeout (connect|check)|default-server|option http-server-close"
+IN_EFFECT = r"option (redispatch|httpchk|http-server-close)|retries|timeout (connect|check)|default-server"
+# What a load balancer is that only connects, for HAProxy and for the gate.
+HAPROXY_TCP = "-e '/^ *(option httpchk|http-check)/d'"
+HAPROXY_DEFAULTS = "-e '/^ *(option redispatch|retries)/d' -e 's/^( *default-server) .*/\\1 inter 2s fall 3 rise 2/'"
+GATE_TCP = {"health_check_gate_check": "tcp", "health_check_gate_check_path": ""}
 
 
 @dataclass
@@ -225,7 +232,7 @@ def verb(*words: str) -> Callable[[], None]:
     def run() -> None:
         done = subprocess.run(
             [HIKESHI, *words, "--site", "drill"],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=MOST_S, check=False,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=5 * MOST_S, check=False,
         )  # fmt: skip
         if done.returncode:
             raise RuntimeError(f"{' '.join(words)}: exit status {done.returncode}\n{done.stderr[-2000:]}")
@@ -266,18 +273,17 @@ def by_gate(site: Site) -> Iterator[Phase]:
 
 
 @contextmanager
-def haproxy(*, defaults: bool) -> Iterator[None]:
-    """Have the load balancer run with its own settings or with HAProxy's defaults, and say which are in effect."""
-    kept = f"{CONFIGURATION}.bench"
-    if defaults:
+def haproxy(*, defaults: bool, tcp: bool) -> Iterator[None]:
+    """Have the load balancer run with its own settings or with others, and say which are in effect."""
+    kept, edits = f"{CONFIGURATION}.bench", [HAPROXY_DEFAULTS] * defaults + [HAPROXY_TCP] * tcp
+    if edits:
         # Left by a benchmark that was killed: that is the true one.
         ssh("lb1", f"test -e {kept} || cp -p {CONFIGURATION} {kept}")
     try:
-        if defaults:
+        if edits:
             ssh(
                 "lb1",
-                f"sed -i -E -e '/^ *(option redispatch|retries)/d'"
-                f" -e 's/^( *default-server) .*/\\1 inter 2s fall 3 rise 2/' {CONFIGURATION}\n"
+                f"sed -i -E {' '.join(edits)} {CONFIGURATION}\n"
                 f"haproxy -c -q -f {CONFIGURATION}\nsystemctl reload haproxy",
             )
             time.sleep(AFTER_S)
@@ -285,8 +291,24 @@ def haproxy(*, defaults: bool) -> Iterator[None]:
         print("HAProxy:", "; ".join(re.sub(r"\s+", " ", line).strip() for line in seen.splitlines()))
         yield
     finally:
-        if defaults:
+        if edits:
             ssh("lb1", f"mv {kept} {CONFIGURATION}\nsystemctl reload haproxy")
+
+
+@contextmanager
+def gate_for(*, tcp: bool) -> Iterator[None]:
+    """Have web1's gate built for the check: by variables laid over the practice site's, and taken away again."""
+    variables = practice_folder() / "site" / "group_vars" / "web_servers" / "bench.yml"
+    try:
+        if tcp:
+            variables.parent.mkdir(exist_ok=True)
+            variables.write_text(yaml.safe_dump(GATE_TCP))
+            verb("build")()
+        yield
+    finally:
+        if tcp:
+            variables.unlink(missing_ok=True)
+            verb("build")()
 
 
 @contextmanager
@@ -331,24 +353,34 @@ def row(number: int, phase: Phase) -> str:
 
 
 def main() -> None:
-    """Measure, and print one table."""
+    """Measure, and print one table; exit status 1 where the gate lost anybody."""
     asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     asked.add_argument("--rounds", type=int, default=1, choices=range(1, 11), metavar="1 to 10")
     asked.add_argument("--haproxy-defaults", action="store_true")
-    options = asked.parse_args()
+    asked.add_argument("--tcp", action="store_true")
+    asked.add_argument("--gate-only", action="store_true", help="nothing beside it to compare with")
+    options, lost = asked.parse_args(), 0
     with standing():
         site = load("drill")
         if not site.data.practice:
             sys.exit("this cuts a site off: it runs against the practice site only")
-        with allowed(), haproxy(defaults=options.haproxy_defaults):
+        with (
+            gate_for(tcp=options.tcp),
+            allowed(),
+            haproxy(defaults=options.haproxy_defaults, tcp=options.tcp),
+        ):
             print(
                 f"{'round':>5} {'':<10}{'new':>6}{'kept':>6}{'failed':>8}{'slow':>6}{'worst s':>9}"
                 f"{'to sorry s':>11}{'to shop s':>10}  {'in flight':<12}failed with",
                 flush=True,
             )
             for number in range(1, options.rounds + 1):
-                for phase in chain(quiet(site), by_gate(site), drop(site)):
+                beside = () if options.gate_only else (quiet(site), drop(site))
+                for phase in chain(by_gate(site), *beside):
                     print(row(number, phase), flush=True)
+                    lost += len(phase.failed) if phase.name.startswith("sorry") else 0
+    if lost:
+        sys.exit(f"{lost} requests got neither the shop nor the sorry page while the gate was closed or opened")
 
 
 if __name__ == "__main__":
