@@ -158,6 +158,7 @@ def test_web_server_is_asked_and_who_listens_is_told() -> None:
     assert seen["unseen"] == []
 
 
+@pytest.mark.at_rest
 def test_where_sshd_listens_is_told_also_on_another_port(host: Host) -> None:
     must(
         host,
