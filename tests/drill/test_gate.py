@@ -30,6 +30,7 @@ def test_nobody_gets_neither_the_shop_nor_the_sorry_page(
     assert not red(hikeshi("probe", "--json").data)
 
 
+@pytest.mark.long
 def test_of_twenty_who_switch_at_once_one_after_the_other_does(allowed: None) -> None:
     verbs = [("on", "--yes"), ("off", "--force")] * 10
     with ThreadPoolExecutor(len(verbs)) as people:

@@ -14,6 +14,7 @@ from tests.drill.conftest import hikeshi
 TOOLS = ("ssh", "sftp", "sh", "env", "bash", "dirname", "dpkg-query", "grep", "cat", "sha256sum", "rm")
 
 
+@pytest.mark.long
 def test_recovery_as_ordinary_user_without_podman(clone: Path, seed: int) -> None:
     if os.geteuid() != 0:
         pytest.fail("run as root: this test becomes an ordinary user")

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.drill.conftest import ALL, HIKESHI, hikeshi, ssh
 
@@ -25,6 +26,7 @@ def ansible_processes() -> list[str]:
     return found
 
 
+@pytest.mark.long
 def test_killed_at_random_moments(whole: Path, seed: int) -> None:
     chance = random.Random(seed)
     for moment in range(MOMENTS):

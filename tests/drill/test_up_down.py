@@ -30,6 +30,7 @@ def test_another_checkouts_site_is_left_alone(whole: Path, monkeypatch: pytest.M
     assert ours("ps", "--format", "{{.Names}}")
 
 
+@pytest.mark.long
 def test_dead_containers_are_replaced(whole: Path) -> None:
     engine.podman("kill", containers.container("web1"))
     assert "dead" in hikeshi("drill", "up").err
