@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 
 from hikeshi.schedule import calendar
 
-EXAMPLES = 3000 if os.environ.get("HIKESHI_TEST_ALL") else 300
+ALL = bool(os.environ.get("HIKESHI_TEST_ALL"))
+EXAMPLES = 3000 if ALL else 300
+# Another fault of systemd's own must not stop who changes something else: new examples are for --all.
+many = settings(max_examples=EXAMPLES, deadline=None, derandomize=not ALL)
 ZONES = ("UTC", "Asia/Tokyo", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Africa/Cairo",
          "America/Havana", "Antarctica/Troll", "Pacific/Chatham")  # fmt: skip
 START = datetime(2026, 2, 27, tzinfo=UTC)
@@ -54,7 +57,8 @@ def systemds(text: str, zone: str, after: datetime, count: int) -> list[datetime
     )  # fmt: skip
     if asked.returncode:
         # A fault of systemd 252, which it finds itself: from winter to summer in one step, it may turn in circles.
-        assume("Infinite loop in calendar calculation" not in asked.stderr + asked.stdout)
+        told = asked.stderr + asked.stdout
+        assume("Infinite loop in calendar calculation" not in told and "Resource deadlock avoided" not in told)
         return None
     line = r"\(in UTC\): \w+ (\S+ \S+) UTC" if "(in UTC)" in asked.stdout else r"(?:elapse|#\d+): \w+ (\S+ \S+) UTC"
     return [datetime.strptime(at, "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC) for at in re.findall(line, asked.stdout)]
@@ -111,14 +115,14 @@ moments = st.one_of(
 
 
 @needs_systemd
-@settings(max_examples=EXAMPLES, deadline=None)
+@many
 @given(text=events, zone=st.sampled_from(ZONES), after=moments)
 def test_events_elapse_when_systemd_says(text: str, zone: str, after: datetime) -> None:
     assert ours(text, zone, after, 6) == systemds(text, zone, after, 6)
 
 
 @needs_systemd
-@settings(max_examples=EXAMPLES, deadline=None)
+@many
 @given(text=st.text("0129*,-./:~ Mondaysu@UTC", max_size=14))
 def test_what_systemd_does_not_read_is_no_event(text: str) -> None:
     assert ours(text, "Europe/Berlin", START, 2) == systemds(text, "Europe/Berlin", START, 2)

@@ -316,11 +316,15 @@ def test_without_the_table_of_passwords_nothing_is_said_of_them(root: Path) -> N
 
 
 def test_tables_made_to_take_long_do_not(root: Path) -> None:
-    write(root, "/etc/passwd", "".join(f"u{number}:x:{number}:1::/:/bin/sh\n" for number in range(40000)))
-    write(root, "/etc/group", "".join(f"g{number}:x:{number}:u1,u2,u{number}\n" for number in range(40000)))
-    before = time.monotonic()
-    look(root)
-    assert time.monotonic() - before < 10
+    def takes(rows: int) -> float:
+        write(root, "/etc/passwd", "".join(f"u{number}:x:{number}:1::/:/bin/sh\n" for number in range(rows)))
+        write(root, "/etc/group", "".join(f"g{number}:x:{number}:u1,u2,u{number}\n" for number in range(rows)))
+        before = time.process_time()
+        look(root)
+        return time.process_time() - before
+
+    # Eight times the rows: 8 where each is read once, 64 where each is compared with all.
+    assert takes(40_000) / takes(5_000) < 30
 
 
 def test_units_of_a_disk(root: Path) -> None:
@@ -977,7 +981,7 @@ PARSERS: list[Callable[[str], Any]] = [
 ]  # fmt: skip
 
 
-@settings(max_examples=EXAMPLES)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(
     st.sampled_from(["", "Id=", "*filter\n:", "table ip x {\n", "notAfter=", "auth [", "reboot system boot "]), WORDS
 )
