@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import settings
 
 from hikeshi import runner
 from hikeshi import site as sites
@@ -18,6 +19,10 @@ SITE = {
     "views": {"customer": {"url": "http://127.0.0.1:1"}, "direct": {"url": "http://127.0.0.1:1"}},
 }
 PROBES: dict[str, Any] = {"probes": [{"id": "top", "title": "The top page opens", "steps": [{"get": "/"}]}]}
+
+# Hypothesis would fail an example for its time; a busy machine is no defect.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(autouse=True)
