@@ -314,7 +314,7 @@ def gate_for(*, tcp: bool) -> Iterator[None]:
 @contextmanager
 def allowed() -> Iterator[None]:
     """Have an incident of our own, in which the customer allows the sorry page."""
-    opened = hikeshi("incident", "open", f"gate-bench-{os.getpid()}", "--site", "drill")
+    opened = hikeshi("incident", "open", f"gate-bench-{os.getpid()}-{os.urandom(3).hex()}", "--site", "drill")
     if opened.status:
         sys.exit(f"incident open: exit status {opened.status}\n{opened.err[-2000:]}")
     try:
