@@ -439,6 +439,12 @@ def _open(site: Site, done: Outcome) -> None:
         raise HikeshiError(
             f"the gate does not open: {'; '.join(shut)}.", f"hikeshi sorry off --force --site {site.name}"
         )
+    for host, seen in done.hosts.items():
+        if seen["check"] == "http" and not seen["drained"]:
+            screen.say(
+                f"{screen.line(host)} could not be drained first, so it opened in one step; a full disk does that: "
+                f"hikeshi triage --site {site.name}"
+            )
     _step(site, HIDE, "undrain", done)
     screen.say("waiting until customers see the shop")
     wait_for(site, worst_seconds(done.balancer, opens=True) + GRACE_S, sorry=False)

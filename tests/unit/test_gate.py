@@ -40,6 +40,7 @@ class Gates:
         self.hosts = {"web1": {"drained": False, "closed": False}}
         self.fails: dict[str, Event] = {}
         self.fails_open = False
+        self.full_disk = False
         self.extras: list[dict[str, Any]] = []
         self.shop_works = True
 
@@ -87,7 +88,7 @@ class Gates:
         elif step == "block":
             one.update(closed=True, drained=False)
         elif step == "unblock":
-            one.update(closed=False, drained=one["closed"] and http)
+            one.update(closed=False, drained=one["closed"] and http and not self.full_disk)
         elif step == "undrain":
             one["drained"] = False
 
@@ -204,6 +205,15 @@ def test_opening_proves_the_shop_before_and_after(monkeypatch: pytest.MonkeyPatc
     assert gates.steps == ["status", "unblock", "undrain"]
     assert "gate" not in items()
     assert "customer: no sorry page" in capsys.readouterr().out
+
+
+def test_host_that_cannot_drain_is_named_and_opens(monkeypatch: pytest.MonkeyPatch, gates: Gates, capsys: Any) -> None:
+    hikeshi(monkeypatch, "sorry", "on", "--yes")
+    gates.full_disk = True
+    assert hikeshi(monkeypatch, "sorry", "off") == ExitStatus.DONE
+    said = " ".join(capsys.readouterr().err.split())
+    assert "web1 could not be drained first, so it opened in one step" in said
+    assert "hikeshi triage" in said
 
 
 def test_second_closing_renews_and_takes_no_second_permission(monkeypatch: pytest.MonkeyPatch, gates: Gates) -> None:

@@ -466,8 +466,7 @@ def do_unblock(wanted, seconds, check):
         if wanted["check"] == "http":
             try:
                 drain(meant, left(meant["block"]) or wanted["seconds"])
-            except OSError as why:  # a full disk must keep nothing closed: then it opens in one step
-                print(f"opened without draining first: {why}", file=sys.stderr)
+            except OSError:  # a full disk must keep nothing closed: then it opens in one step, which `drained` tells
                 meant["drain"] = None
         meant["block"] = None
         save(meant)
