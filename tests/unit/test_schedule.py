@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hikeshi import screen
 from hikeshi.errors import HikeshiError
-from hikeshi.schedule import anacron, apt, at_spool, calendar, clock, page, timers
+from hikeshi.schedule import anacron, apt, at_spool, calendar, clock, page, seam, timers
 from hikeshi.schedule.job import Firing, Job
 from tests.unit import schedules
 from tests.unit.schedules import NOW, file, host, timer
@@ -238,9 +238,10 @@ def test_timers() -> None:
 )
 def test_generated_timers(texts: list[str], delay: int, accuracy: int, planned: int | None, stamp: int | None) -> None:
     due = NOW + timedelta(seconds=planned) if planned else None
-    told = timers.Timer(
-        texts, [], stamp is not None, delay, accuracy, due is not None, due,
-        stamp=NOW - timedelta(seconds=stamp) if stamp is not None else None,
+    told = seam.Timer(
+        unit="x.timer", calendar=texts, persistent=stamp is not None, randomized_delay_s=delay, accuracy_s=accuracy,
+        active=due is not None, next=due.timestamp() if due else None,
+        stamp=NOW.timestamp() - stamp if stamp is not None else None,
     )  # fmt: skip
     firings, wrong = timers.firings(told, NOW, None, TOKYO, offline=False)
     times = [item for item in firings if item.earliest is not None]

@@ -1,7 +1,8 @@
 """The reboot that unattended-upgrades makes after an upgrade that asks for one.
 
 The facts: apt.conf(5); `reboot_if_requested_and_needed` of unattended-upgrades (2.9.1, Debian 12), which runs behind
-apt-daily-upgrade.timer, by default leaves the host as it is, and hands Automatic-Reboot-Time to shutdown(8).
+apt-daily-upgrade.timer, by default leaves the host as it is, and hands Automatic-Reboot-Time to shutdown(8). Where
+Automatic-Reboot-WithUsers is false it does not reboot while somebody is logged in: nobody knows that beforehand.
 """
 
 import re

@@ -149,11 +149,7 @@ class _Host:
 
     def _timers(self) -> Iterator[Job]:
         for told in self.told.timers:
-            timer = timers.Timer(
-                told.calendar, told.monotonic, told.persistent, told.randomized_delay_s, told.accuracy_s, told.active,
-                timers.told(told.next), timers.told(told.last), timers.told(told.stamp), told.needs_reload,
-            )  # fmt: skip
-            firings, wrong = timers.firings(timer, self.now, self.boot, self.zone, offline=self.told.offline)
+            firings, wrong = timers.firings(told, self.now, self.boot, self.zone, offline=self.told.offline)
             stopped = self._timer_stopped(told)
             schedule = ", ".join([*told.calendar, *(f"{name}={seconds:g}s" for name, seconds in told.monotonic)])
             body = "\n".join(_UNSHELLED.sub("", command) for command in told.commands)

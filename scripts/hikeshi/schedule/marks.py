@@ -84,7 +84,6 @@ TABLE: tuple[tuple[str, str, str], ...] = (
 
 # Programs that do nothing of this unless the table says so: with those of the table, all that is known.
 _HARMLESS = frozenset(
-    # A list of words is read more easily than one of strings.
     """[ [[ : true false test echo printf cat head tail grep egrep fgrep zgrep sort uniq wc cut tr date sleep logger
     mail mailx sendmail cd pwd ls stat id whoami hostname uname uptime df du free ps pgrep top w who last mkdir touch
     basename dirname readlink realpath seq expr export set unset shift exit return break continue local declare typeset
@@ -94,7 +93,7 @@ _HARMLESS = frozenset(
     lsblk blkid findmnt mountpoint lscpu lsmod nproc arch sync tty stty clear sar sa1 sa2 debian-sa1 vmstat iostat
     mpstat updatedb updatedb.mlocate mandb e2scrub_all fstrim apt-key apt-listchanges popularity-contest sessionclean
     dpkg-query apt-cache anacron > savelog dotlockfile lockfile-create lockfile-remove lockfile-touch nl tac rev fold
-    fmt column jq""".split()  # noqa: SIM905
+    fmt column jq""".split()  # noqa: SIM905 (words are read more easily than strings)
 )
 _INTERPRETERS = re.compile(r"(?:python|perl|ruby|php|node|nodejs|lua|tclsh|expect)[\d.]*|[gmn]?awk|osascript|pwsh")
 _FEEDS = frozenset({"echo", "printf", "cat", "base64", "yes"})

@@ -1,6 +1,6 @@
 """What a host tells of its schedules (schema 1), checked once where it comes in, so that nothing behind it has to.
 
-The host's program says what each field means. Bounds are wide of what it sends: who passes them is not our program.
+Times are seconds since the epoch, by the host's clock. Bounds are wide of what a program of ours would send.
 """
 
 import base64
@@ -24,7 +24,11 @@ Source = Literal["at", "crontab", "cron.d", "periodic", "anacrontab", "anacron_s
 
 
 class File(BaseModel):
-    """A file that schedules something; with `truncated`, only its beginning is here."""
+    """A file that schedules something, its bytes in `b64`; with `truncated`, only its beginning is here.
+
+    Sources: at (the spool), crontab (one of a user's), cron.d (and /etc/crontab), periodic (a script that run-parts
+    runs), anacrontab, anacron_stamp, shutdown (logind's), apt (apt.conf.d).
+    """
 
     path: Text
     source: Source
@@ -32,7 +36,6 @@ class File(BaseModel):
     uid: Number
     gid: Number
     mode: Annotated[str, Field(strict=True, pattern="^[0-7]{3,5}$")]
-    size: Number = 0
     b64: Annotated[str, Field(strict=True, max_length=32 << 20)]
     truncated: Flag = False
 
@@ -51,7 +54,12 @@ class File(BaseModel):
 
 
 class Timer(BaseModel):
-    """A timer of systemd, as systemd and its files tell."""
+    """A timer of systemd, as systemd and its files tell.
+
+    `monotonic` are settings with their seconds; `next` and `last` are what systemd has planned and done, `stamp` what
+    Persistent= keeps on disk; `needs_reload`: its files say something else than what systemd has read. `commands` are
+    the ExecStart= of what it triggers, `user` is who runs them.
+    """
 
     unit: Text
     triggers: Text = ""
@@ -79,7 +87,10 @@ class RebootUnit(BaseModel):
 
 
 class Host(BaseModel):
-    """All that a host tells. `offline`: it is the disk of a system that does not run."""
+    """All that a host tells. `offline`: it is the disk of a system that does not run.
+
+    `daemons` are the states of atd, cron, anacron and unattended-upgrades, "absent" for what is not installed.
+    """
 
     now: Real
     boot: Real | None = None

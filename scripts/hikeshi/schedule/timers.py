@@ -6,46 +6,29 @@ starts; RandomizedDelaySec= draws a delay from 0 to that; AccuracySec= lets syst
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from hikeshi.schedule import calendar, walltime
+from hikeshi.schedule import calendar, seam, walltime
 from hikeshi.schedule.job import AHEAD, Firing
 
 _LONGEST = timedelta(days=366 * 200)
 
 
-@dataclass(frozen=True)
-class Timer:
-    """What a host tells of one timer. Times are in UTC, spans in seconds."""
-
-    calendar: Sequence[str]
-    monotonic: Sequence[tuple[str, float]]
-    persistent: bool = False
-    randomized_delay_s: float = 0
-    accuracy_s: float = 60
-    active: bool = True
-    next: datetime | None = None
-    last: datetime | None = None
-    stamp: datetime | None = None
-    changed: bool = False  # its file says something else than what systemd has read
-
-
 def firings(
-    timer: Timer, now: datetime, boot: datetime | None, where: ZoneInfo, *, offline: bool, count: int = AHEAD
+    timer: seam.Timer, now: datetime, boot: datetime | None, where: ZoneInfo, *, offline: bool, count: int = AHEAD
 ) -> tuple[tuple[Firing, ...], str]:
     """Return when a timer elapses, and what of it cannot be read."""
     late = _span(timer.randomized_delay_s) + _span(timer.accuracy_s)
     events, wrong = _events(timer.calendar, where)
     found: list[Firing] = []
-    begin = now
-    if timer.active and not offline and timer.next is not None and timer.next >= now - late:
-        changed = ", until systemd reads its changed file" if timer.changed else ""
-        found.append(Firing(timer.next, timer.next + _span(timer.accuracy_s), f"as systemd has planned{changed}"))
-        begin = max(now, timer.next)
-    elif timer.persistent and timer.stamp is not None:
-        since = min(timer.stamp, now)
+    begin, planned, stamp = now, told(timer.next), told(timer.stamp)
+    if timer.active and not offline and planned is not None and planned >= now - late:
+        changed = ", until systemd reads its changed file" if timer.needs_reload else ""
+        found.append(Firing(planned, planned + _span(timer.accuracy_s), f"as systemd has planned{changed}"))
+        begin = max(now, planned)
+    elif timer.persistent and stamp is not None:
+        since = min(stamp, now)
         missed = [calendar.next_elapse(event, since, where) for event in events]
         if any(at is not None and at <= now for at in missed):
             found.append(Firing(None, None, "catch-up when the timer starts, as at boot"))
@@ -78,7 +61,7 @@ def _calendar(events: Sequence[calendar.Event], after: datetime, where: ZoneInfo
 
 
 def _after_boot(
-    timer: Timer, now: datetime, boot: datetime | None, late: timedelta, *, offline: bool
+    timer: seam.Timer, now: datetime, boot: datetime | None, late: timedelta, *, offline: bool
 ) -> Iterator[Firing]:
     """Yield when the monotonic settings elapse: those that count from a boot do so after the next one, too."""
     for name, seconds in timer.monotonic:
@@ -88,10 +71,10 @@ def _after_boot(
             base = boot
             yield Firing(None, None, f"{_said(span)} after the next boot")
         elif name in ("OnUnitActiveSec", "OnUnitInactiveSec"):
-            base = timer.last
+            base = told(timer.last)
         elif name == "OnActiveSec":
             yield Firing(None, None, f"{_said(span)} after the timer starts")
-        if base is None or offline or not timer.active or timer.next is not None or base + span <= now:
+        if base is None or offline or not timer.active or told(timer.next) is not None or base + span <= now:
             continue
         # It counts from when the unit ended, which is told by nobody.
         unbounded = name == "OnUnitInactiveSec"
