@@ -284,6 +284,8 @@ def _next_look(site: Site, done: Recovery) -> str:
         return f"{refused.host}: {refused.problem.fix}; then {again}"
     if done.gate_told and not done.left and not done.red:
         return f"hikeshi sorry status --site {site.name}; then hikeshi sorry off --site {site.name}"
+    if not done.left and done.converge_stopped:
+        return f"mend what converging stopped at, above, then {again}"
     if not done.left:
         return (
             "no host shows what is wrong: the shop's own data may be lost, which only a backup brings back, or "

@@ -134,6 +134,24 @@ def test_nothing_is_converged_unasked(
     assert "build-site.yml" in runs.playbooks
 
 
+def test_what_converging_stopped_at_is_where_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, runs: Runs, project: Project, shop: Shop, capsys: Any
+) -> None:
+    """No rule sees why the shop is red, but the task that asked it did: an account of the database was locked, say."""
+    monkeypatch.setattr("hikeshi.recover.SETTLE_S", 0)
+    dead = {"url": f"http://127.0.0.1:{probes.free_port()}"}
+    project.site({**SITE, "views": {"customer": {"url": shop.url}, "direct": dead}})
+    runs.failures["build-site.yml"] = [
+        Event("web1", "checkout_service", "Ask it", "failed", message="account is locked")
+    ]
+    assert hikeshi(monkeypatch, "recover", "--yes") == ExitStatus.FAILED
+    captured = capsys.readouterr()
+    told = " ".join((captured.out + captured.err).split())
+    assert "converging stopped at web1 · checkout_service · Ask it: account is locked" in told
+    assert "next: mend what converging stopped at, above, then hikeshi recover --site shop --plan" in told
+    assert "no host shows" not in told
+
+
 def test_errors_are_json_too(monkeypatch: pytest.MonkeyPatch, project: Project, capsys: Any) -> None:
     assert hikeshi(monkeypatch, "probe", "--site", "nosuch", "--json") == ExitStatus.USAGE
     told = json.loads(capsys.readouterr().out)
