@@ -156,7 +156,9 @@ def test_reboot_while_closed_comes_back_closed_for_the_rest(gate: Host, step: st
     assert gate.closed() == (False, False)
 
 
-def test_full_disk_keeps_nothing_closed(gate: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_keeps_nothing_closed(
+    gate: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     gate.do("block", "600")
 
     def full(*_: object) -> None:
@@ -164,6 +166,7 @@ def test_full_disk_keeps_nothing_closed(gate: Host, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(gate.gate.json, "dump", full)
     assert gate.do("block", "900") == 1
+    assert "state cannot be written: No space left on device; the gate stays as it was" in capsys.readouterr().err
     assert gate.do("unblock") == 0
     assert gate.do("undrain") == 0
     assert gate.do("watch") == 0

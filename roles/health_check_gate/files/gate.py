@@ -138,11 +138,16 @@ def save(meant):
     """Write down what is meant, whole and on disk, before it is done; nothing meant needs no room to be written in."""
     if meant["drain"] or meant["block"]:
         temporary = f"{STATE}/.state.json"
-        with open(temporary, "w", encoding="utf-8") as handle:
-            json.dump(meant, handle)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(temporary, f"{STATE}/state.json")
+        try:
+            with open(temporary, "w", encoding="utf-8") as handle:
+                json.dump(meant, handle)
+                handle.flush()
+                os.fsync(handle.fileno())
+            os.replace(temporary, f"{STATE}/state.json")
+        except OSError as why:
+            raise OSError(
+                f"{STATE} cannot be written: {why.strerror}; the gate stays as it was. Make room there"
+            ) from why
     else:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{STATE}/state.json")
