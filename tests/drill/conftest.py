@@ -85,17 +85,27 @@ def red(probes: list[dict[str, Any]]) -> set[str]:
 
 
 def wait_for_orders(number: int = 1, timeout: int = 60) -> float:
-    """Wait until so many more customers have bought; return when that was seen."""
+    """Wait until so many more customers have bought; return when that was seen. Fail when they have gone home."""
 
-    def orders() -> int:
+    def look() -> tuple[str, int]:
         # Before the first customer there is no file, and grep counts none with status 1.
-        told = ssh("client1", f"grep -c '\"order\":' {customers.FOLDER}/truth.jsonl 2>/dev/null || true")
-        return int(told.strip() or 0)
+        told = ssh(
+            "client1",
+            f"systemctl is-active {customers.UNIT} || true\n"
+            f"grep -c '\"order\":' {customers.FOLDER}/truth.jsonl 2>/dev/null || true",
+        ).split()
+        return told[0], int(told[1]) if len(told) > 1 else 0
 
-    wanted, deadline = orders() + number, time.monotonic() + timeout
-    while orders() < wanted:
-        assert time.monotonic() < deadline, f"fewer than {number} customers could buy within {timeout} s"
-        time.sleep(1)
+    deadline = time.monotonic() + timeout
+    state, seen = look()
+    wanted = seen + number
+    while seen < wanted:
+        bought = f"{seen - wanted + number} of {number} customers have bought"
+        assert state == "active", f"{bought}, and the others went home: {customers.UNIT} is {state}"
+        assert time.monotonic() < deadline, f"{bought} within {timeout} s"
+        # No sooner can so many have come; each look costs the shop's machine.
+        time.sleep(max(1.0, (wanted - seen) * customers.FASTEST))
+        state, seen = look()
     return time.time()
 
 
