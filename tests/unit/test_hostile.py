@@ -6,6 +6,7 @@ Generated evidence goes the whole way of `hikeshi triage`, from where Ansible ha
 import copy
 import json
 import os
+import shutil
 import unicodedata
 from collections.abc import Iterator
 from typing import Any
@@ -224,6 +225,7 @@ def site(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> Site:
 
 
 def triaged(site: Site, runs: Runs, evidence: dict[str, Any], state: dict[str, Any]) -> look.Triage:
+    shutil.rmtree(site.records, ignore_errors=True)  # a journal of thousands of triages would be read by each next one
     runs.evidence, runs.state = [evidence], state
     done = look.triage(site, against=baseline.newest(site))
     told = {"web1": {**evidence, "state": state}}
