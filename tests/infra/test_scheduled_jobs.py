@@ -1,0 +1,239 @@
+"""scheduled_jobs: real jobs of atd, cron, anacron and systemd, held over a reboot, come back exactly and do not run."""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from testinfra.host import Host
+
+from hikeshi.schedule import clock
+from tests.infra.asking import must, wait_until
+
+INSTANCE = Path(os.environ.get("MOLECULE_EPHEMERAL_DIRECTORY", "")).name
+JOBS = "/usr/local/lib/hikeshi/jobs"
+SPOOL = "/var/spool/cron/atjobs"
+RAN = "/run/hikeshi-ran"  # what every bomb here leaves behind it
+TIMER = "[Timer]\nOnCalendar=*-*-* *:*:00\nAccuracySec=1s\nPersistent=yes\n[Install]\nWantedBy=timers.target\n"
+# Bytes, owner, mode and times.
+FACTS = "stat -c '%n %s %a %u %g %X %Y' {0} && sha256sum {0}"
+
+
+def told(host: Host, words: str) -> dict[str, Any]:
+    return json.loads(must(host, f"{JOBS} {words}"))  # type: ignore[no-any-return]
+
+
+def ids(host: Host, word: str) -> list[str]:
+    """Return the ids of the jobs whose body names a word, as an independent reader finds them."""
+    found = clock.jobs({"instance": told(host, "collect")}, {"instance": []})
+    return [job.id for job in found if word in job.body]
+
+
+def restart(signal: str = "") -> None:
+    """Stop and start the host, as a control panel does; with KILL, as a power cut does."""
+    stop = ["podman", "kill", f"--signal={signal}", INSTANCE] if signal else ["podman", "stop", "--time=20", INSTANCE]
+    for words in (stop, ["podman", "start", INSTANCE]):
+        subprocess.run(words, check=True, capture_output=True, timeout=90)
+    wait = ["podman", "exec", INSTANCE, "systemctl", "is-system-running", "--wait"]
+    for _ in range(20):
+        done = subprocess.run(wait, capture_output=True, text=True, check=False, timeout=90)
+        if done.stdout.strip() in ("running", "degraded"):
+            return
+        time.sleep(1)
+    raise AssertionError("it did not boot")
+
+
+def write(host: Host, path: str, text: str, mode: str = "644") -> None:
+    encoded = "".join(f"\\{byte:03o}" for byte in text.encode())
+    must(host, f"printf '{encoded}' > {path} && chmod {mode} {path} && touch -d '2026-01-02 03:04:05.678' {path}")
+
+
+@pytest.fixture(autouse=True)
+def clean(host: Host) -> Iterator[None]:
+    """Begin and end with nothing held, no job of ours, and what runs jobs running."""
+    take_away = (
+        f"{JOBS} shield off; {JOBS} release; rm -rf /var/lib/hikeshi/jobs/at-*; rm -f {RAN}* {SPOOL}/[a-z]0*; "
+        "systemctl stop bomb.timer bomb.service; rm -f /etc/systemd/system/bomb.*; "
+        "rm -f /etc/cron.d/bomb /etc/cron.daily/bomb; "
+        "systemctl daemon-reload; systemctl start atd cron"
+    )
+    host.run(take_away)
+    yield
+    host.run(take_away)
+
+
+def test_a_reboot_by_at_does_not_go_off(host: Host) -> None:
+    must(host, f"echo 'touch {RAN}; shutdown -r now' | at now + 2 minutes")
+    (ident,) = ids(host, "shutdown -r now")
+    path = f"{SPOOL}/{ident.partition(':')[2]}"
+    before = must(host, FACTS.format(path))
+    boot = must(host, "stat -c %Y /proc/1")
+    assert told(host, f"hold {ident}")["jobs"][0]["result"] == "held"
+    assert not host.file(path).exists
+    restart()
+    booted = must(host, "stat -c %Y /proc/1")
+    assert booted != boot
+    time.sleep(150)
+    (item,) = told(host, "release")["jobs"]
+    assert (item["result"], item["missed"]) == ("came due", True)
+    must(host, "systemctl restart atd")
+    time.sleep(5)
+    assert not host.file(RAN).exists and must(host, "stat -c %Y /proc/1") == booted
+    kept = must(host, "ls /var/lib/hikeshi/jobs/at-*/job").strip()
+    now = must(host, FACTS.format(kept)).replace(kept, path)
+    assert now == before, "kept exactly"
+
+
+def test_a_job_of_at_whose_time_is_to_come_runs_then(host: Host) -> None:
+    must(host, f"echo 'id -un > {RAN}' | at now + 2 minutes")
+    (ident,) = ids(host, RAN)
+    told(host, f"hold {ident}")
+    assert told(host, f"release {ident}")["jobs"][0]["result"] == "exact"
+    wait_until(lambda: bool(host.file(RAN).exists), 150)
+    assert must(host, f"cat {RAN}").strip() == "root"
+
+
+def test_a_job_of_at_is_run_by_name_alone(host: Host) -> None:
+    must(host, f"echo 'id -un > {RAN}' | at now + 1 minute")
+    (ident,) = ids(host, RAN)
+    told(host, f"hold {ident}")
+    time.sleep(65)
+    assert not host.file(RAN).exists
+    told(host, f"release --run {ident}")
+    wait_until(lambda: bool(host.file(RAN).exists), 30)
+
+
+def test_a_wipe_by_cron_does_not_go_off(host: Host) -> None:
+    write(host, "/etc/cron.d/bomb", f"* * * * * root touch {RAN}\n@reboot root touch {RAN}-boot\n")
+    before = must(host, FACTS.format("/etc/cron.d/bomb"))
+    found = ids(host, RAN)
+    assert len(found) == 2
+    told(host, f"hold {' '.join(found)}")
+    must(host, f"rm -f {RAN}*")
+    time.sleep(65)
+    restart()
+    time.sleep(65)
+    assert not host.file(RAN).exists and not host.file(f"{RAN}-boot").exists
+    assert {item["result"] for item in told(host, "release")["jobs"]} == {"exact"}
+    assert must(host, FACTS.format("/etc/cron.d/bomb")) == before
+    wait_until(lambda: bool(host.file(RAN).exists), 125)
+    assert not host.file(f"{RAN}-boot").exists
+
+
+def test_a_timer_that_missed_its_time_does_not_catch_up(host: Host) -> None:
+    write(host, "/etc/systemd/system/bomb.service", f"[Service]\nType=oneshot\nExecStart=/usr/bin/touch {RAN}\n")
+    write(host, "/etc/systemd/system/bomb.timer", TIMER.replace("*:*:00", "03:00:00"))
+    must(host, "systemctl daemon-reload && systemctl enable --now bomb.timer")
+    must(host, "touch -d '-3 days' /var/lib/systemd/timers/stamp-bomb.timer")
+    told(host, f"hold timer:bomb.timer={int(time.time()) - 60}")
+    restart()
+    assert not host.file(RAN).exists, "overdue at boot, it would have caught up"
+    (item,) = told(host, f"release --due timer:bomb.timer={int(time.time()) - 60} timer:bomb.timer")["jobs"]
+    assert (item["result"], item["missed"]) == ("exact", True)
+    assert must(host, "systemctl is-active bomb.timer").strip() == "active"
+    time.sleep(3)
+    assert not host.file(RAN).exists
+    assert not host.file("/etc/systemd/system/bomb.timer.d").exists
+
+
+def test_a_timer_that_was_edited_while_held_does_not_fire(host: Host) -> None:
+    write(host, "/etc/systemd/system/bomb.service", f"[Service]\nType=oneshot\nExecStart=/usr/bin/touch {RAN}\n")
+    write(host, "/etc/systemd/system/bomb.timer", TIMER)
+    must(host, "systemctl daemon-reload")
+    told(host, "hold timer:bomb.timer")
+    must(host, "systemctl daemon-reload && systemctl start bomb.timer; true")
+    time.sleep(62)
+    assert not host.file(RAN).exists
+    assert host.run("systemctl is-active bomb.timer").stdout.strip() == "inactive"
+
+
+def test_a_script_of_anacron_does_not_run(host: Host) -> None:
+    write(host, "/etc/cron.daily/bomb", f"#!/bin/sh\ntouch {RAN}\n", "755")
+    before = must(host, FACTS.format("/etc/cron.daily/bomb"))
+    told(host, "hold periodic:/etc/cron.daily/bomb anacron:cron.daily")
+    must(host, "rm -f /var/spool/anacron/cron.daily; anacron -f -n -d")
+    must(host, "run-parts /etc/cron.daily")
+    assert not host.file(RAN).exists
+    assert {item["result"] for item in told(host, "release")["jobs"]} == {"exact"}
+    assert must(host, FACTS.format("/etc/cron.daily/bomb")) == before
+
+
+def test_a_scheduled_shutdown_is_held_and_scheduled_again(host: Host) -> None:
+    must(host, "shutdown -r +50")
+    before = must(host, "grep -E 'USEC|MODE' /run/systemd/shutdown/scheduled")
+    told(host, "hold shutdown:scheduled")
+    assert not host.file("/run/systemd/shutdown/scheduled").exists
+    told(host, "release")
+    assert must(host, "grep -E 'USEC|MODE' /run/systemd/shutdown/scheduled") == before
+    must(host, "shutdown -c")
+
+
+def test_a_unit_whose_failure_reboots_only_fails(host: Host) -> None:
+    write(host, "/etc/systemd/system/bomb.service", "[Unit]\nFailureAction=reboot\n[Service]\nExecStart=/bin/false\n")
+    must(host, "systemctl daemon-reload")
+    told(host, "hold unit:bomb.service")
+    boot = must(host, "stat -c %Y /proc/1")
+    host.run("systemctl start bomb.service")
+    time.sleep(3)
+    assert must(host, "stat -c %Y /proc/1") == boot
+    told(host, "release")
+    assert "FailureAction=reboot\n" in must(host, "systemctl show -p FailureAction bomb.service")
+    must(host, "systemctl reset-failed bomb.service")
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["reboot", "poweroff", "halt", "shutdown -r now", "shutdown -h +1", "systemctl reboot", "systemctl kexec",
+     "systemctl start reboot.target", "kill -s INT 1"],
+)  # fmt: skip
+def test_the_shield_refuses_root(host: Host, command: str) -> None:
+    since = must(host, "date +%s").strip()
+    boot = must(host, "stat -c %Y /proc/1")
+    shield = told(host, "shield on 120")
+    assert shield["refused_by_dbus"] and shield["not_masked"] == []
+    host.run(command)
+    time.sleep(3)
+    assert must(host, "stat -c %Y /proc/1") == boot, "the same system runs"
+    assert not host.file("/run/systemd/shutdown/scheduled").exists
+    if command.split()[0] in ("reboot", "poweroff", "halt", "shutdown"):
+        tried = must(host, f"journalctl --since=@{since} --grep='Rejected send message' -o cat")
+        assert "uid=0" in tried and command in tried, "who tried stands in the journal"
+
+
+def test_the_shield_survives_a_power_cut_and_ends_by_itself(host: Host) -> None:
+    told(host, "shield on 60")
+    restart("KILL")
+    assert told(host, "shield status")["on"]
+    wait_until(lambda: not told(host, "shield status")["on"], 90)
+    assert host.run("systemctl is-enabled reboot.target").stdout.strip() != "masked"
+    restart()
+
+
+def test_the_shield_goes_off_exactly(host: Host) -> None:
+    facts = "find /etc/systemd/system /etc/dbus-1 -printf '%p %y %l %m %u\\n' | sort"
+    before = must(host, facts)
+    told(host, "shield on")
+    assert must(host, facts) != before
+    told(host, "shield off")
+    assert must(host, facts) == before
+
+
+def test_only_those_who_are_named_may_use_at(host: Host) -> None:
+    must(host, "id nobody2 || useradd nobody2")
+    assert host.run("echo true | runuser -u nobody2 -- at now + 1 hour").rc != 0
+    must(host, f"echo 'touch {RAN}' | runuser -u deploy -- at now + 1 hour")
+
+
+def test_what_is_submitted_and_run_is_logged(host: Host) -> None:
+    since = must(host, "date +%s").strip()
+    must(host, f"SECRET=hush sh -c \"echo 'touch {RAN}' | at now + 1 minute\"")
+    log = f"journalctl --since=@{since} -o cat"
+    wait_until(lambda: f"touch {RAN}" in must(host, f"{log} -u hikeshi-jobs-spool"), 20)
+    assert "hush" not in must(host, f"{log} -u hikeshi-jobs-spool")
+    wait_until(lambda: "left the spool" in must(host, f"{log} -u hikeshi-jobs-spool"), 90)
+    write(host, "/etc/cron.d/bomb", "* * * * * root true logged\n")
+    wait_until(lambda: "END" in must(host, f"{log} -t CRON; true"), 90)
