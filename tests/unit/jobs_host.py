@@ -118,7 +118,8 @@ class Host:
         if verb in ("list-units", "list-unit-files"):
             return "".join(f"{name} x\n" for name in self.timers)
         if verb == "is-active":
-            return "".join("active\n" if name in ("atd.service", "cron.service") else "inactive\n" for name in names)
+            there = {"atd.service", "cron.service", *self.transient}
+            return "".join("active\n" if name in there else "inactive\n" for name in names)
         if verb == "daemon-reload":
             self.reload()
         elif verb == "stop":

@@ -652,6 +652,22 @@ def test_what_at_is_given_is_logged_without_its_environment(host: Host, capsys: 
     assert "left the spool" in capsys.readouterr().out
 
 
+def test_a_timer_held_on_a_disk_comes_back_where_it_runs(host: Host, capsys: Any) -> None:
+    ident = host.timer("wipe.timer", persistent=True)
+    wants = host.root / "etc/systemd/system/timers.target.wants"
+    wants.mkdir()
+    (wants / "wipe.timer").symlink_to("/usr/lib/systemd/system/wipe.timer")
+    host.write("/var/lib/systemd/timers/stamp-wipe.timer", b"", mtime=1)
+    assert host.do("hold", ident, "--root", str(host.root)) == 0
+    host.jobs.OFFLINE = False
+    host.boot()
+    assert not host.timers["wipe.timer"]["active"]
+    capsys.readouterr()
+    assert host.do("release") == 0
+    assert "does not catch up" in capsys.readouterr().out
+    assert host.timers["wipe.timer"]["active"]
+
+
 # The shield
 
 

@@ -95,6 +95,7 @@ HEX = re.compile(r"\s*(?P<number>[+-]?(?:0[xX](?=[0-9a-fA-F]))?[0-9a-fA-F]+)", r
 # Behind the environment that a job of at carries (at.c, writefile).
 AT_BEGIN = re.compile(rb"^cd [^\n]* \|\| \{\n[^\n]*\n[^\n]*\n\}\n", re.MULTILINE)
 UNIT_NAME = re.compile(r"[A-Za-z0-9@:_.\\-]{1,250}\.[a-z]+", re.ASCII)
+UNIT_FILE = re.compile(r".{1,250}\.(service|timer|target|socket|mount|automount|path|slice|swap)", re.DOTALL)
 ANACRON_JOB = re.compile(r"[ \t]*(@[^ \t]+|[0-9]+)[ \t]+[0-9]+[ \t]+([^ \t/]+)[ \t]+[^ \t]", re.ASCII)
 SPANS = {"y": 31557600, "month": 2629800, "w": 604800, "d": 86400, "h": 3600, "min": 60, "s": 1, "ms": 1e-3, "us": 1e-6}
 
@@ -732,8 +733,9 @@ class Timer:
         if not UNIT_NAME.fullmatch(unit) or not unit.endswith(".timer"):
             raise RefusedError(f"{ident}: no name of a timer")
         facts = {"unit": unit, "due": None, "made_folder": not os.path.lexists(os.path.dirname(at(drop_in(unit))))}
-        if OFFLINE:
-            return {**facts, "active": False, "persistent": False}, None
+        if OFFLINE:  # what is missed until the disk runs, nobody knows: it counts as missed
+            wanted = os.path.lexists(at(f"{UNITS}/timers.target.wants/{unit}"))
+            return {**facts, "active": wanted, "persistent": True, "boot": "", "offline": True}, None
         told = self.asked(unit)
         if one(told, "LoadState") != "loaded":
             raise GoneError(f"systemd says that it is {one(told, 'LoadState') or 'unknown'}")
@@ -761,9 +763,9 @@ class Timer:
         if reload:
             may_reload(f"{entry['id']}, whose condition systemd has read,")
         remove_drop_in(entry)
-        missed = bool(due) and due <= now
+        missed = entry.get("offline", False) or bool(due and due <= now)
         stamp = at(f"{TIMER_STAMPS}/stamp-{entry['unit']}")
-        if missed and entry["persistent"] and os.path.lexists(stamp) and os.lstat(stamp).st_mtime < due:
+        if missed and entry["persistent"] and os.path.lexists(stamp) and os.lstat(stamp).st_mtime < (due or now):
             os.utime(stamp, follow_symlinks=False)
             said.append("its stamp was moved to now, so that it does not catch up")
         if reload:
@@ -1043,7 +1045,7 @@ def each(idents, do, check):
             found.append(result(ident, "refused", str(why)))
         except (GoneError, FileNotFoundError) as why:
             found.append(result(ident, "not there", str(why)))
-        except (OSError, ValueError, KeyError, subprocess.SubprocessError) as why:
+        except (OSError, ValueError, KeyError, TypeError, subprocess.SubprocessError) as why:
             found.append(result(ident, "failed", f"{type(why).__name__}: {why}"))
     words = {item["result"] for item in found}
     return found, 1 if "failed" in words else 2 if "refused" in words else 0
@@ -1174,7 +1176,7 @@ def collect_units(end, unseen):
             with contextlib.suppress(OSError):
                 for name in os.listdir(at(folder)):
                     wanted |= {name} if folder != place and name.endswith(".timer") else set()
-                    if folder == place and UNIT_NAME.fullmatch(name) and time.monotonic() < end:
+                    if folder == place and UNIT_FILE.fullmatch(name) and time.monotonic() < end:
                         texts.setdefault(name, []).append(f"{place}/{name}")
     timers, reboots = [], []
     for name, paths in sorted(texts.items())[: 4 * MOST]:
@@ -1321,10 +1323,10 @@ def ends(token):
     return f"hikeshi-jobs-shield-{token}"
 
 
-def arm(token, span):
-    """Let systemd end the shield after some seconds, whatever becomes of us; it must have agreed to."""
+def arm(token, span, *more):
+    """Let systemd end the shield after some seconds, whatever becomes of us."""
     run(
-        "systemd-run", f"--unit={ends(token)}", "--collect", "--no-block", f"--on-active={int(span) + 1}",
+        "systemd-run", f"--unit={ends(token)}", "--collect", *more, f"--on-active={int(span) + 1}",
         "--timer-property=AccuracySec=1s", "--property=Restart=on-failure", "--property=RestartSec=60",
         "--description=End the shield against reboots", "--", at(PROGRAM), "shield", "off",
     )  # fmt: skip
@@ -1338,6 +1340,8 @@ def shield_on(span, check):
         return {"changed": True, **shield()}
     before, token = meant(), secrets.token_hex(6)
     arm(token, span)
+    if asks("systemctl", "is-active", f"{ends(token)}.timer").strip() != "active":
+        raise OSError(f"{ends(token)}.timer is not active, so nothing is refused: nobody would end it")
     ours = before.get("masked", [target for target in TARGETS if not os.path.lexists(at(f"{UNITS}/{target}"))])
     state = {"until": time.time() + span, "seconds": span, "by": caller(), "token": token, "masked": ours, "open": []}
     remember(state)
@@ -1426,7 +1430,7 @@ def restore():
     state = meant()
     if state and left(state) > 0:
         state["token"] = secrets.token_hex(6)
-        arm(state["token"], left(state))
+        arm(state["token"], left(state), "--no-block")  # it starts when the boot is further on
         remember(state)
         stand(state)
     elif state:
