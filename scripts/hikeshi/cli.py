@@ -14,11 +14,13 @@ from typing import Annotated, Any
 
 import typer
 
-from hikeshi import baseline, gate, lock, look, page, probes, recover, runner, screen, surge
+from hikeshi import baseline, bombs, gate, lock, look, page, probes, recover, runner, screen, surge
 from hikeshi.errors import ExitStatus, HikeshiError, RefusedError, UsageError
 from hikeshi.incident import cli as incident
 from hikeshi.incident import clock, show, store
 from hikeshi.options import JsonOption, SiteOption
+from hikeshi.schedule import page as schedule_page
+from hikeshi.schedule.job import Job
 from hikeshi.site import PRACTICE_SITE, Site, load, shown
 from hikeshi.text import well_formed
 from hikeshi.triage.plan import Plan
@@ -32,6 +34,8 @@ app = typer.Typer(
 drill = typer.Typer(help="The practice incident; alone: end to end.", invoke_without_command=True)
 app.add_typer(drill, name="drill")
 app.add_typer(incident.app, name="incident")
+jobs = typer.Typer(help="What is scheduled to go off: on one clock, held, released.", no_args_is_help=True)
+app.add_typer(jobs, name="jobs")
 sorry = typer.Typer(help="The sorry page, by the load balancer's health check.", no_args_is_help=True)
 app.add_typer(sorry, name="sorry")
 
@@ -227,7 +231,7 @@ def recover_site(
     chosen = load(site)
     show.heading(chosen)
 
-    def approve(proposed: Plan, trials: Sequence[str], closes: bool) -> bool:
+    def approve(proposed: Plan, trials: Sequence[str], closes: bool, holds: Sequence[Job]) -> bool:
         if trials:
             screen.say(
                 "no step is known for this; one by one, and taken back where it does not help, would be put back:"
@@ -242,6 +246,8 @@ def recover_site(
             )
         for words in trials:
             screen.say(f"  {screen.line(words, 200)}")
+        if holds:
+            screen.say(f"meanwhile {bombs.count(holds)} are held, and reboots are refused; evidence is saved first")
         if closes:
             screen.say("meanwhile every customer sees the sorry page, and nobody can buy; it goes when the shop works")
         return _agreed("Carry it out?", "hikeshi recover --yes", yes=yes or check)
@@ -299,6 +305,8 @@ def show_recovery(site: Site, done: recover.Recovery, *, plan_only: bool, check:
     if done.after:
         screen.probe_table(done.after)
     page.kept_and_drift(site, done.kept, done.drift, changed=True)
+    if done.jobs_told:
+        screen.out.print(f"[bold yellow]jobs are held[/bold yellow]: {screen.line(done.jobs_told, 400)}")
     if done.gate_told:
         screen.out.print(f"[bold yellow]the gate is closed[/bold yellow]: {screen.line(done.gate_told, 400)}")
     verdict = "[bold green]healthy[/bold green]" if done.healthy else "[bold red]not healthy[/bold red]"
@@ -371,6 +379,139 @@ def show_gate(site: Site, done: gate.Outcome, *, as_json: bool) -> None:
             screen.out.print(f"[bold red]wrong[/bold red] {screen.line(line, 400)}")
     if not done.ok:
         raise typer.Exit(ExitStatus.FAILED)
+
+
+HostOption = Annotated[str, typer.Option("--host", help="Of this host only.", show_default=False)]
+UntilOption = Annotated[
+    str,
+    typer.Option(help="Look ahead until then; the last deadline, else three hours, when left out.", show_default=False),
+]
+
+
+@jobs.command("list")
+def jobs_list(
+    until: UntilOption = "",
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Every job, worst first, and all of what it runs.")
+    ] = False,
+    site: SiteOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what will go off, with the deadlines on one clock; at, cron, timers, shutdowns. Changes nothing."""
+    chosen = load(site)
+    show.heading(chosen)
+    done = bombs.agenda(chosen, _until(chosen, until))
+    if as_json:
+        screen.print_json(done.as_data())
+    else:
+        schedule_page.show(done.agenda, chosen.zone, verbose=verbose)
+    _end_jobs(done, as_json=as_json)
+
+
+@jobs.command("hold")
+def jobs_hold(
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ID]...", help="Jobs to hold; all that may go off until the end when none is named."),
+    ] = None,
+    host: HostOption = "",
+    until: UntilOption = "",
+    no_shield: Annotated[
+        bool, typer.Option("--no-shield", help="Do not also refuse reboots on these hosts until then.")
+    ] = False,
+    site: SiteOption = None,
+    check: CheckOption = False,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Take jobs out of reach before they go off; nothing is lost, and nothing is run."""
+    chosen = load(site)
+    show.heading(chosen)
+    done = bombs.hold(
+        chosen, approve=_jobs_agreed("hikeshi jobs hold --yes", yes=yes), ids=ids or [], host=host,
+        until=_until(chosen, until), shield=not no_shield, check=check,
+    )  # fmt: skip
+    show_jobs(chosen, done, nothing="nothing is to be held", as_json=as_json)
+
+
+@jobs.command("release")
+def jobs_release(
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="Held jobs to put back; all when none is named.")
+    ] = None,
+    host: HostOption = "",
+    run: Annotated[
+        str,
+        typer.Option(
+            "--run", metavar="ID", help="Run this one now, of at or a timer; it was held.", show_default=False
+        ),
+    ] = "",
+    reboot: Annotated[
+        str,
+        typer.Option(
+            "--reboot",
+            metavar="HOST",
+            help="Only let this host be rebooted; its jobs stay held. Takes the permission 'reboot'.",
+            show_default=False,
+        ),
+    ] = "",
+    site: SiteOption = None,
+    check: CheckOption = False,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Put held jobs back exactly; what came due meanwhile is told, and not run."""
+    chosen = load(site)
+    show.heading(chosen)
+    if sum((bool(ids), bool(run), bool(reboot))) > 1 or (reboot and host):
+        raise UsageError("say one of: ids, --run ID, --reboot HOST.", "hikeshi jobs release ID")
+    if reboot:
+        done = bombs.let_reboot(chosen, reboot, check=check)
+    else:
+        approve = _jobs_agreed("hikeshi jobs release --yes", yes=yes)
+        done = bombs.release(chosen, approve=approve, ids=ids or [], host=host, run=run, check=check)
+    show_jobs(chosen, done, nothing="nothing is held", as_json=as_json)
+
+
+def _until(site: Site, words: str) -> datetime | None:
+    return clock.parse(well_formed(words), datetime.now(UTC), site.zone) if words else None
+
+
+def _jobs_agreed(command: str, *, yes: bool) -> bombs.Approve:
+    def approve(told: Sequence[str], question: str) -> bool:
+        for words in told:
+            screen.say(f"  {screen.line(words, 300)}")
+        return _agreed(question, command, yes=yes)
+
+    return approve
+
+
+def show_jobs(site: Site, done: bombs.Outcome, *, nothing: str, as_json: bool) -> None:
+    """Print what became of each job, and what is refused now."""
+    if as_json:
+        screen.print_json(done.as_data())
+    else:
+        for item in done.results:
+            at = f"{clock.said(item.due, site.zone, done.agenda.now)} · " if item.due else ""
+            missed = "came due while it was held, not run; " if item.missed and item.result != "came due" else ""
+            style = "[bold red]" if item.failed else "[bold]"
+            told = f"{screen.line(item.host)} · {screen.line(item.id, 200)} · {at}{missed}{screen.line(item.why, 300)}"
+            screen.out.print(f"{style}{screen.line(item.result, 40)}[/] {told.removesuffix(' · ')}")
+        for host, on in done.shields.items():
+            screen.out.print(f"reboots are {'refused' if on else 'possible again'} on {screen.line(host)}")
+        if not done.results and not done.shields:
+            screen.out.print(nothing)
+        if done.check:
+            screen.out.print("nothing was changed (--check)")
+    _end_jobs(done, as_json=as_json)
+
+
+def _end_jobs(done: bombs.Outcome, *, as_json: bool) -> None:
+    if not as_json:
+        for words in (*(item.problem.message for item in done.refused), *done.wrong):
+            screen.out.print(f"[bold red]wrong[/bold red] {screen.line(words, 400)}")
+    if not done.ok or done.agenda.untold:
+        raise typer.Exit(_failed(done.refused))
 
 
 @drill.callback()

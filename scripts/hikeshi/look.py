@@ -1,27 +1,23 @@
 """Look at a site and change nothing: the evidence of every host, judged, and beside it what the customer sees."""
 
-import json
-import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from hikeshi import baseline, probes, runner, screen
+from hikeshi import baseline, exchange, probes, runner, screen
 from hikeshi.baseline import Baseline
 from hikeshi.errors import HikeshiError, RefusedError, UnreachableError
-from hikeshi.files import make_private_folder, remove_abandoned, write_private
-from hikeshi.incident import show, store
+from hikeshi.incident import clock, show, store
 from hikeshi.incident import state as states
-from hikeshi.incident.journal import explained
 from hikeshi.probes import ProbeResult
 from hikeshi.runner import Event, RunResult
-from hikeshi.site import Site
-from hikeshi.text import printable
+from hikeshi.schedule import agenda
+from hikeshi.schedule.agenda import Agenda
+from hikeshi.site import PROJECT, Site, site_secrets
+from hikeshi.text import Redactor, printable
 from hikeshi.triage import additions, drift, findings, packaged, plan, shape
 from hikeshi.triage.additions import Addition
 from hikeshi.triage.drift import Drift
@@ -29,11 +25,12 @@ from hikeshi.triage.findings import Finding
 from hikeshi.triage.packaged import Altered
 from hikeshi.triage.plan import Plan
 
-_EXCHANGE = ".exchange-"
+_SCHEDULE = "schedule"  # what the program of scheduled_jobs tells
 KINDS = ("direct", "customer")  # of views, in the order in which they are proven
 SETTLE_S = 10  # how long a load balancer may take to be green again after something else
 
 Evidence = Mapping[str, Mapping[str, Any]]  # of all hosts that can be judged
+_Subject = TypeVar("_Subject", Finding, Drift, Addition)
 
 
 @dataclass(frozen=True)
@@ -60,10 +57,15 @@ class Refused:
 
 @dataclass(frozen=True)
 class Looked:
-    """The evidence of the hosts that can be judged, and beside it those that cannot."""
+    """The evidence of the hosts that can be judged, and beside it those that cannot; and what is scheduled there."""
 
     hosts: Evidence
     refused: list[Refused]
+    agenda: Agenda
+
+    def not_on_purpose(self, items: Sequence[_Subject]) -> list[_Subject]:
+        """Return findings, drift or additions without those that are so because jobs are held."""
+        return [item for item in items if not self.agenda.on_purpose(item.host, item.subject)]
 
 
 def evidence(
@@ -78,54 +80,71 @@ def evidence(
 
     A host that is not reached, or says what cannot be judged, keeps nobody from judging and mending the others.
 
-    With `state` the evidence of each host has its whole state under that key, with `texts` also those of ordinary files
-    that `against` does not know. They go past Ansible's events and the journal: texts of files belong into neither.
-    With `packages` it says which files are not as their packages brought them, which takes up to a minute.
+    What is scheduled is told in the same round trip. With `state` the evidence of each host has its whole state under
+    that key, with `texts` also those of ordinary files that `against` does not know. They go past Ansible's events and
+    the journal: texts of files belong into neither. With `packages` it says which files are not as their packages
+    brought them, which takes up to a minute.
     """
-    make_private_folder(site.records)
-    remove_abandoned(site.records, _EXCHANGE)  # texts of files lie in them
-    with tempfile.TemporaryDirectory(dir=site.records, prefix=f"{_EXCHANGE}{os.getpid()}-") as exchange:
-        extra: dict[str, Any] = {}
-        if state:
-            known = {host: sorted(against.known(host)) for host in against.hosts} if against else {}
-            with explained(f"the folder {exchange}", site.records, "Nothing was asked."):
-                write_private(
-                    Path(exchange) / "ask.json",
-                    json.dumps({"key": baseline.key(site), "texts": texts, "known": known}),
-                )
-            extra = {"evidence_exchange": exchange}
+    asked: dict[str, Any] = {"state": None, "programs": {_SCHEDULE: jobs_program()}}
+    if state:
+        known = {host: sorted(against.known(host)) for host in against.hosts} if against else {}
+        asked["state"] = {"key": baseline.key(site), "texts": texts, "known": known}
+    with exchange.folder(site, asked) as where:
+        extra: dict[str, Any] = {"evidence_exchange": str(where)}
         if packages:
             extra["evidence_packages"] = True
         with screen.run_progress("looking at every host (changes nothing)") as progress:
             result = runner.run(site, "collect-evidence.yml", verb="evidence", extra=extra, listen=progress)
         hosts, refused = judgeable(result)
-        if state:
-            for host, seen in list(hosts.items()):
-                try:
-                    hosts[host] = {**seen, "state": _state(Path(exchange), host)}
-                except HikeshiError as problem:
+        schedules = {}
+        for host, seen in list(hosts.items()):
+            try:
+                told = exchange.answer(where, host, "its whole state")
+                programs = told.get("programs")
+                schedules[host] = programs.get(_SCHEDULE) if isinstance(programs, dict) else None
+                if state:
+                    shape.check_state(host, told.get("state"))
+                    hosts[host] = {**seen, "state": told["state"]}
+            except HikeshiError as problem:
+                schedules[host] = None
+                if state:
                     del hosts[host]
                     refused.append(Refused(host, problem))
     if refused and not hosts:
         first, *more = refused
         also = f" (nor can be judged: {', '.join(item.host for item in more)})" if more else ""
         raise type(first.problem)(first.problem.message + also, first.problem.fix)
-    return Looked(hosts, sorted(refused, key=lambda item: item.host))
+    return Looked(hosts, sorted(refused, key=lambda item: item.host), agenda_of(site, schedules))
+
+
+def jobs_program() -> str:
+    """Return the text of the program that tells what is scheduled: the one that the role installs."""
+    return (PROJECT / "roles" / "scheduled_jobs" / "files" / "jobs.py").read_text(encoding="utf-8")
+
+
+def agenda_of(site: Site, told: Mapping[str, Any], until: datetime | None = None) -> Agenda:
+    """Return what is scheduled, of what hosts told, with the deadlines that stand."""
+    silent = sorted(host for host, words in told.items() if words is None)
+    made = agenda.make(
+        {host: words for host, words in told.items() if words is not None},
+        site.names(),
+        now=datetime.now(UTC),
+        deadlines=clock.standing(store.journal(site).records()),
+        vital=site.data.vital_jobs,
+        redactor=Redactor(site_secrets(site)),
+        until=until,
+    )
+    made.unseen += [f"{host}: what is scheduled" for host in silent]
+    return made
 
 
 def judgeable(result: RunResult) -> tuple[dict[str, Mapping[str, Any]], list[Refused]]:
     """Return what hosts told that can be judged, by host, and those that told nothing of the kind."""
-    failed = {event.host: event for event in reversed(result.failures)}  # the first of each
-    if not result.ok and not failed:
-        raise _not_collected(result.output[-400:])
-    away = {event.host: event.message for event in reversed(result.unreachable)}
-    refused = [Refused(host, _unreachable(host, words)) for host, words in sorted(away.items())]
-    refused += [
-        Refused(host, _not_collected(event.message, host)) for host, event in failed.items() if host not in away
-    ]
+    refused = silent(result)
+    away = {item.host for item in refused}
     hosts: dict[str, Mapping[str, Any]] = {}
     for host, seen in result.returned.items():
-        if host in failed:
+        if host in away:
             continue
         try:
             shape.check(host, seen)
@@ -133,6 +152,18 @@ def judgeable(result: RunResult) -> tuple[dict[str, Mapping[str, Any]], list[Ref
         except HikeshiError as problem:
             refused.append(Refused(host, problem))
     return hosts, refused
+
+
+def silent(result: RunResult) -> list[Refused]:
+    """Return the hosts of a run that told nothing: not reached, or failed; raise where it came to no host at all."""
+    failed = {event.host: event for event in reversed(result.failures)}  # the first of each
+    if not result.ok and not failed:
+        raise _not_collected(result.output[-400:])
+    away = {event.host: event.message for event in reversed(result.unreachable)}
+    refused = [Refused(host, _unreachable(host, words)) for host, words in sorted(away.items())]
+    return refused + [
+        Refused(host, _not_collected(event.message, host)) for host, event in failed.items() if host not in away
+    ]
 
 
 def _unreachable(host: str, words: str) -> UnreachableError:
@@ -147,19 +178,6 @@ def _not_collected(words: str, host: str = "") -> HikeshiError:
         f"evidence could not be collected{f' of {host}' * bool(host)}: {words}",
         "mend what it names, then run the same command again",
     )
-
-
-def _state(exchange: Path, host: str) -> dict[str, Any]:
-    """Return the state of one host as it came."""
-    try:
-        told: dict[str, Any] = json.loads((exchange / f"{host}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise HikeshiError(
-            f"{host} did not tell its whole state: {type(error).__name__}: {error}.",
-            "the same command again; if it stays so, look at the host by hand",
-        ) from error
-    shape.check_state(host, told)
-    return told
 
 
 @dataclass(frozen=True)
@@ -182,6 +200,7 @@ class Triage:
     found: list[Finding] = field(default_factory=list)
     proposed: Plan = field(default_factory=lambda: Plan(()))
     refused: list[Refused] = field(default_factory=list)  # hosts that are not judged
+    agenda: Agenda | None = None
     drift: list[Drift] = field(default_factory=list)
     texts: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # host, path → how a file's text differs
     against: Baseline | None = None
@@ -210,8 +229,8 @@ class Triage:
         words, text: [line of the difference]}], before or after null where there is none; kept: [{host, subject,
         words}]; packages: [{host, path, package, what, conffile}], files that are not as their package brought them,
         and desired: [{host, role, task}], what building would change, both null unless --deep asked; unseen:
-        [sentence]; put_back: [{item, words, close}], what stands so on purpose, and the command that ends it; since,
-        new, gone: against an earlier look, or "", [], [].
+        [sentence]; put_back: [{item, words, close}], what stands so on purpose, and the command that ends it; agenda:
+        what is scheduled and held, as `jobs list` has it; since, new, gone: against an earlier look, or "", [], [].
         """
         because = {id(item): cause.id for cause, symptoms in findings.fold(self.found) for item in symptoms}
         return {
@@ -231,6 +250,7 @@ class Triage:
             "desired": None if self.desired is None else [asdict(item) for item in self.desired],
             "unseen": self.unseen,
             "put_back": [{"item": item.item, "words": item.words, "close": item.close} for item in self.put_back],
+            "agenda": self.agenda.as_data() if self.agenda else None,
             "since": self.since,
             "new": self.new,
             "gone": self.gone,
@@ -291,13 +311,15 @@ def triage(site: Site, *, against: Baseline | None, since: datetime | None = Non
         whole = against is not None
         looked = evidence(site, against=against, texts=whole, state=whole, packages=deep)
         done.probes = seen.result()
-    told, done.refused = looked.hosts, looked.refused
+    told, done.refused, done.agenda = looked.hosts, looked.refused, looked.agenda
     done.found, done.unseen, done.kept = findings.judge(told), findings.unreadable(told), additions.find(told)
-    done.proposed = plan.make(done.found, told)
     if against:
         done.drift, done.texts = drifted(against, told)
         done.unseen += not_compared(against, told)
         done.found = findings.ordered([*done.found, *drift.failed(done.drift, told)])
+    done.found = looked.not_on_purpose(done.found)
+    done.drift, done.kept = looked.not_on_purpose(done.drift), looked.not_on_purpose(done.kept)
+    done.proposed = plan.make(done.found, told)
     if deep:
         done.packages = packaged.find(told)
         done.desired, stopped = desired(site, done.refused)
@@ -309,7 +331,13 @@ def triage(site: Site, *, against: Baseline | None, since: datetime | None = Non
     if done.probes:
         show.note_probes(site, "customer", done.probes)
     note_findings(site, done.found, done.unseen, done.kept, done.drift, done.refused)
+    note_agenda(site, done.agenda)
     return done
+
+
+def note_agenda(site: Site, seen: Agenda) -> None:
+    """Write down what would go off before the last deadline: status shows it, and whoever asks later what was known."""
+    store.journal(site).append("agenda", seen.brief())
 
 
 def others(refused: Sequence[Refused]) -> str:
@@ -353,6 +381,7 @@ def record(site: Site, *, why: str | None = None) -> Baseline:
         found = findings.judge(told)
         wrong = [f"{item.view} · {item.title}: {item.seen}" for item in seen if not item.passed]
         wrong += [f"{item.host} · {item.cause}" for item in found]
+        wrong += [f"{item.host} · {item.id} is held (hikeshi jobs release)" for item in looked.agenda.held]
         if wrong and why is None:
             lines = "\n".join(f"  {printable(line, 300)}" for line in wrong[:10])
             raise RefusedError(

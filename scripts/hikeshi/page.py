@@ -10,6 +10,7 @@ from hikeshi import screen
 from hikeshi.baseline import Baseline
 from hikeshi.incident import clock
 from hikeshi.look import Triage, Wanted
+from hikeshi.schedule import page as schedule
 from hikeshi.screen import line
 from hikeshi.site import Site
 from hikeshi.triage import drift, findings
@@ -30,6 +31,9 @@ def triage(site: Site, done: Triage, *, verbose: bool) -> None:
         )
     for refused in done.refused:
         screen.out.print(f"[bold red]not judged[/bold red] {line(refused.problem.message, 400)}")
+    if done.agenda:
+        for words in schedule.bombs(done.agenda, site.zone):
+            screen.out.print(words)
     _findings(site, done, verbose=verbose)
     _drift(site, done, verbose=verbose)
     _deep(done, verbose=verbose)

@@ -20,7 +20,10 @@ from hikeshi.incident.stages import Stages
 from hikeshi.look import Evidence, Refused
 from hikeshi.probes import ProbeResult
 from hikeshi.recovery_gate import Gate
+from hikeshi.recovery_jobs import Jobs
 from hikeshi.runner import Event, RunResult
+from hikeshi.schedule.agenda import Agenda
+from hikeshi.schedule.job import Job
 from hikeshi.site import Site
 from hikeshi.triage import additions, drift, restore
 from hikeshi.triage import findings as triage
@@ -31,9 +34,9 @@ from hikeshi.triage.findings import Finding, Step
 from hikeshi.triage.plan import Plan, Planned
 from hikeshi.triage.restore import Restoration
 
-# Asked before the first change: the plan, or in words the differences that would be tried one by one; and whether
-# customers see the sorry page meanwhile.
-Approve = Callable[[Plan, Sequence[str], bool], bool]
+# Asked before the first change: the plan, or in words the differences that would be tried one by one; whether customers
+# see the sorry page meanwhile; and the scheduled jobs that are held meanwhile.
+Approve = Callable[[Plan, Sequence[str], bool, Sequence[Job]], bool]
 ROUNDS = 4  # a repair can bring to light what it hid: a mounted volume its own wrong modes, a started service the next
 ABANDONED_WAIT_S = 60  # how long the leftovers of a killed run may take to end by themselves
 MOST_RESTORED = 12  # differences from the baseline that are tried, some 15 s each
@@ -81,6 +84,9 @@ class Recovery:
     after: list[ProbeResult] = field(default_factory=list)
     gate: Gate | None = field(default=None, repr=False)
     gate_told: str = ""  # what stays closed at the end, until when, and what opens it
+    jobs: Jobs | None = field(default=None, repr=False)
+    agenda: Agenda | None = field(default=None, repr=False)  # of the first look
+    jobs_told: str = ""  # what stays held at the end, and what releases it
     next_look: str = ""  # where a person looks next when it is not healthy
 
     @property
@@ -116,7 +122,8 @@ class Recovery:
         [{host, role, step, kind, args, late, findings, subjects, changed, failed, seconds}]; refused: as there, of the
         last look; unseen, kept, drift: as there, of the last look; baseline: its name or null; restored, tried:
         [sentence], differences that were put back, with and without help; gate: sentence, what stays closed until
-        when, or ""; probes_before, probes_after: as probes there.
+        when, or ""; jobs: sentence, what stays held, or ""; agenda: what was scheduled at the first look, as `jobs
+        list` has it, or null; probes_before, probes_after: as probes there.
         """
         return {
             "site": self.site,
@@ -149,6 +156,8 @@ class Recovery:
             "tried": self.tried,
             "drift": [look.drift_data(item, {}) for item in self.drift],
             "gate": self.gate_told,
+            "jobs": self.jobs_told,
+            "agenda": self.agenda.as_data() if self.agenda else None,
             "probes_after": [asdict(item) for item in self.after],
         }
 
@@ -225,10 +234,10 @@ def recover(
         lock.held(site, "recover"),
         stages.recovery(journal, check=check, plan=plan_only) as (track, action),
     ):
-        done.gate = Gate(site, track)
+        done.gate, done.jobs = Gate(site, track), Jobs(site, track)
         with done.gate.kept():
-            _recover(site, done, track, done.gate, approve=approve, check=check, plan_only=plan_only)
-        done.gate_told = done.gate.told
+            _recover(site, done, track, done.gate, done.jobs, approve=approve, check=check, plan_only=plan_only)
+        done.gate_told, done.jobs_told = done.gate.told, done.jobs.told
         action.data.update(healthy=done.healthy, changed=done.changed)
     done.seconds = time.monotonic() - began
     done.next_look = _next_look(site, done)
@@ -239,12 +248,15 @@ def _look(site: Site, done: Recovery) -> list[Finding]:
     """Look at every host and return what is wrong; note it, what could not be seen, what people added or changed."""
     looked = look.evidence(site, against=done.against, state=done.against is not None)
     done.evidence, done.refused = looked.hosts, looked.refused
+    done.agenda = done.agenda or looked.agenda
     found = triage.judge(done.evidence)
     done.unseen, done.kept = triage.unreadable(done.evidence), additions.find(done.evidence)
     if done.against:
         done.drift, _ = look.drifted(done.against, done.evidence)
         done.unseen += look.not_compared(done.against, done.evidence)
         found += drift.failed(done.drift, done.evidence)
+    found, done.drift = looked.not_on_purpose(found), looked.not_on_purpose(done.drift)
+    done.kept = looked.not_on_purpose(done.kept)
     # What was found on a host that tells nothing any more still stands: nobody saw it go.
     silent = {item.host for item in done.refused}
     done.judged = triage.ordered([*found, *(item for item in done.judged if item.host in silent)])
@@ -295,8 +307,9 @@ def _next_look(site: Site, done: Recovery) -> str:
 
 
 def _recover(
-    site: Site, done: Recovery, track: Stages, gate: Gate, *, approve: Approve, check: bool, plan_only: bool
-) -> None:
+    site: Site, done: Recovery, track: Stages, gate: Gate, jobs: Jobs, *, approve: Approve, check: bool,
+    plan_only: bool,
+) -> None:  # fmt: skip
     if track.earlier:
         words = track.earlier.words(site.zone)
         screen.say(f"going on after a recovery that did not come to its end: {screen.line(words)}")
@@ -314,6 +327,9 @@ def _recover(
         screen.say(f"[bold red]not judged[/bold red], and left as it is: {screen.line(refused.problem.message, 400)}")
     for finding in found:
         screen.finding_line(finding)
+    if done.agenda:
+        look.note_agenda(site, done.agenda)
+        jobs.look(done.agenda)
     plan = done.proposed = planning.make(found, done.evidence)
     red = not all(item.passed for item in done.before)
     if not plan_only and not check:
@@ -328,8 +344,11 @@ def _recover(
         approved = bool(plan.steps) or red or _worth_converging(found)
         # A shop whose probes are green is not closed for what a finding says of it.
         closes = red and not check and gate.may_close()
-        if approved and not approve(plan, (), closes):
+        holds = jobs.may_hold(done.agenda, found) if approved and done.agenda and not check else []
+        if approved and not approve(plan, (), closes, holds):
             raise RefusedError("nothing was changed: the plan was not approved.", "hikeshi recover --yes")
+        if holds and done.agenda:
+            jobs.hold(done.agenda, holds)
         if closes:
             gate.close()
         _mend_in_rounds(site, done, track, check=check)
@@ -345,6 +364,8 @@ def _recover(
             _prove(site, done, track, settle_s=SETTLE_S)
             if done.red:
                 _try_more(site, done, track, approve, approved=approved)
+        if done.healthy:
+            jobs.release()
 
 
 def _red_behind(site: Site, done: Recovery, track: Stages) -> bool:
@@ -358,7 +379,7 @@ def _red_behind(site: Site, done: Recovery, track: Stages) -> bool:
 def _try_more(site: Site, done: Recovery, track: Stages, approve: Approve, *, approved: bool) -> None:
     """Where the steps were not enough: build it anew, then put back what differs from the baseline."""
     if done.red and not done.converged:
-        if not approved and not approve(Plan(()), (), False):
+        if not approved and not approve(Plan(()), (), False, ()):
             raise RefusedError("nothing was changed: converging was not approved.", "hikeshi recover --yes")
         _converge(site, done, track)
         _prove(site, done, track, settle_s=SETTLE_S)
@@ -397,7 +418,7 @@ def _restore(site: Site, done: Recovery, track: Stages, approve: Approve) -> Non
     options = options[:MOST_RESTORED]
     if not options:
         return
-    if not done.converged and not approve(Plan(()), [option.words for option in options], False):
+    if not done.converged and not approve(Plan(()), [option.words for option in options], False, ()):
         screen.say("nothing was put back: that was not approved")  # what was mended before is still to be reported
         return
     screen.say(f"[bold]putting back what was changed since the baseline[/bold], {len(options)} differences, one by one")
@@ -445,7 +466,7 @@ def _take_back_half(site: Site, track: Stages, approve: Approve) -> None:
     steps = restore.read_undo(track.half_done.get("undo"))
     if steps:
         screen.say("a recovery before had put something back and not judged it: that is taken back first")
-        if not approve(_plan_of(steps), (), False):
+        if not approve(_plan_of(steps), (), False, ()):
             raise RefusedError("nothing was changed: taking it back was not approved.", "hikeshi recover --yes")
         with track.stage("restore", what="taken back", undo=[asdict(step) for step in steps]):
             mend(site, _plan_of(steps), check=False)

@@ -6,6 +6,7 @@ keys, secrets of this very run) lies in `.drill/<prefix>/site/` and is laid over
 """
 
 import hashlib
+import ipaddress
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -125,6 +126,14 @@ class SorryPage(_Data):
     path: Annotated[str, Field(pattern=r"^/([^/\s]\S*)?$")] = "/"  # asked for
 
 
+class VitalJob(_Data):
+    """Scheduled jobs that are never held unasked, as * and ? match their ids and hosts; `jobs list` shows the ids."""
+
+    job: Annotated[str, Field(min_length=3, max_length=300)]
+    host: Annotated[str, Field(min_length=1, max_length=100)] = "*"
+    why: Annotated[str, Field(min_length=1, max_length=300)]
+
+
 class SurgeBound(_Data):
     """How much a load probe may ask of the site, as agreed with whoever owns the shop."""
 
@@ -143,6 +152,7 @@ class SiteData(_Data):
     views: dict[str, View]
     permissions: dict[PermissionName, Permission] = {}
     sorry: SorryPage | None = None  # without it nobody could tell whether the gate is closed
+    vital_jobs: list[VitalJob] = []
     surge: SurgeBound | None = None  # a real site without it is asked for no load at all
     probes: Annotated[list[Probe], Field(min_length=1)]
     timeout_s: Annotated[float, Field(gt=0, le=60)] = 10.0
@@ -211,10 +221,18 @@ class Site:
 
     def hosts(self) -> list[str]:
         """Return the names of the site's hosts, as Ansible reads them."""
+        return list(self.names())
+
+    def names(self) -> dict[str, list[str]]:
+        """Return the site's hosts, each with its addresses and other names, as far as its inventory says them."""
         from ansible.inventory.manager import InventoryManager  # takes half a second, which few verbs need
         from ansible.parsing.dataloader import DataLoader
 
-        return list(InventoryManager(DataLoader(), [str(path) for path in self.inventory]).hosts)
+        known = InventoryManager(DataLoader(), [str(path) for path in self.inventory]).hosts
+        return {
+            name: [text for key, value in host.vars.items() if (text := str(value)) and _names_host(key, text)]
+            for name, host in known.items()
+        }
 
     @property
     def records(self) -> Path:
@@ -252,6 +270,14 @@ class Site:
         for path in (known, key):
             identity += path.read_bytes() if path.exists() else b"-"
         return Path.home() / ".ansible" / "cp" / hashlib.sha256(identity).hexdigest()[:10]
+
+
+def _names_host(key: str, value: str) -> bool:
+    """Say whether a host's variable is a name or an address by which other hosts may know it."""
+    try:
+        return not ipaddress.ip_address(value).is_loopback
+    except ValueError:
+        return key == "ansible_host"
 
 
 def practice_prefix() -> str:

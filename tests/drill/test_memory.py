@@ -140,7 +140,7 @@ def test_evidence_is_saved_off_the_host(incident: Path) -> None:
     line = "# 30 15 * * * root /sbin/reboot {{ 1 + 1 }}"
     ssh("web1", f"echo '{line}' > /etc/cron.d/hikeshi-test")
     try:
-        record = saved.save_before(load("drill"), "web1", ["nginx.service", "mariadb.service"], "stop both")
+        (record,) = saved.save_before(load("drill"), ["web1"], ["nginx.service", "mariadb.service"], "stop both")
     finally:
         ssh("web1", "rm /etc/cron.d/hikeshi-test")
     kept = json.loads((incident / "blobs" / record.data["evidence"]["blob"]).read_text())

@@ -102,14 +102,20 @@ def test_healthy_host_is_described_as_it_is(host: Host) -> None:
     assert (seen["abandoned"], seen["unseen"]) == ([], [])
 
 
+TELLS = "import json, sys; print(json.dumps({'words': sys.argv[1:]}))"  # what another role's program may be
+
+
 def whole_state(folder: Path) -> dict[str, Any]:
     """Return the host's whole state, as it comes through the controller's private folder."""
-    (folder / "ask.json").write_text(json.dumps({"key": "5a" * 32, "texts": True, "known": {}}))
+    asked = {"state": {"key": "5a" * 32, "texts": True, "known": {}}, "programs": {"more": TELLS}}
+    (folder / "ask.json").write_text(json.dumps(asked))
     evidence = handed_over("converge.yml", evidence_exchange=str(folder))
-    assert "state" not in evidence, "texts of files pass neither events nor journal"
+    assert not {"state", "programs"} & evidence.keys(), "texts of files pass neither events nor journal"
     assert evidence["unseen"] == []
     told: dict[str, Any] = json.loads((folder / "instance.json").read_text())
-    return told
+    assert told["programs"] == {"more": {"words": ["collect"]}}
+    state: dict[str, Any] = told["state"]
+    return state
 
 
 def test_asking_for_the_whole_state_changes_nothing_and_is_told_alike(host: Host, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hikeshi import cli
 from hikeshi.runner import Event, RunResult
 from hikeshi.site import Site
+from tests.unit import schedules
 from tests.unit.test_triage import HEALTHY
 
 
@@ -42,9 +43,17 @@ class Runs:
                 self._exchange(Path(exchange))
         return RunResult(playbook, 2 if failures else 0, 0.1, {"web1": 0}, failures, returned, "")
 
+    def scheduled(self) -> dict[str, Any]:
+        """Return what web1 says of its jobs."""
+        return schedules.now()
+
     def _exchange(self, folder: Path) -> None:
         """Answer as the host would: texts that are known already are not sent again."""
-        asked = json.loads((folder / "ask.json").read_text())
+        told: dict[str, Any] = {"programs": {"schedule": self.scheduled()}}
+        asked = json.loads((folder / "ask.json").read_text())["state"]
+        if asked is None:
+            (folder / "web1.json").write_text(json.dumps(told))
+            return
         self.asked_state.append(asked)
         known = asked["known"].get("web1", [])
         texts = {
@@ -52,7 +61,8 @@ class Runs:
             for path, text in self.state["texts"].items()
             if asked["texts"] and self.state["facts"][f"file:{path}"]["digest"][:16] not in known
         }
-        (folder / "web1.json").write_text(json.dumps({"facts": self.state["facts"], "texts": texts}))
+        told["state"] = {"facts": self.state["facts"], "texts": texts}
+        (folder / "web1.json").write_text(json.dumps(told))
 
     @property
     def playbooks(self) -> list[str]:

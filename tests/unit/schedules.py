@@ -1,7 +1,7 @@
 """What a host would tell of its schedules, made by hand."""
 
 import base64
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 NOW = datetime.fromisoformat("2026-11-26T05:00+00:00")  # 14:00 in Tokyo, a Thursday
@@ -61,3 +61,9 @@ def host(*files: dict[str, Any], timers: list[dict[str, Any]] | None = None, **m
         "held": [], "unseen": [],
         "daemons": {"atd": "active", "cron": "active", "anacron": "absent", "unattended-upgrades": "absent"}, **more,
     }  # fmt: skip
+
+
+def now(*files: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """Return the same of a host whose clock is right."""
+    at = datetime.now(UTC).timestamp()
+    return host(*files, **{"now": at, "boot": at - 3600, **more})

@@ -9,6 +9,7 @@ import os
 import shutil
 import unicodedata
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -220,7 +221,12 @@ def site(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> Site:
     chosen = load()
     runs.evidence, runs.state = [HEALTHY], STATE
     look.record(chosen)
-    monkeypatch.setattr(runs, "_exchange", lambda to: (to / "web1.json").write_text(json.dumps(runs.state)))
+
+    def answer(folder: Path) -> None:
+        told = {"state": runs.state, "programs": {"schedule": runs.scheduled()}}
+        (folder / "web1.json").write_text(json.dumps(told))
+
+    monkeypatch.setattr(runs, "_exchange", answer)
     return chosen
 
 

@@ -99,7 +99,7 @@ def test_a_real_run_saves_into_the_incident(project: Project, monkeypatch: pytes
     monkeypatch.setattr(saved, "SPOOLS", (str(spool),))
     site = load()
     store.begin(site, "tv", "me", "", datetime(2026, 11, 25, tzinfo=UTC))
-    record = saved.save_before(site, "web1", ["nosuch.service"], "hold the job")
+    (record,) = saved.save_before(site, ["web1"], ["nosuch.service"], "hold the job")
     assert (record.kind, record.host, record.data["why"]) == ("evidence.saved", "web1", "hold the job")
     kept = (store.folder(site) / "blobs" / record.data["evidence"]["blob"]).read_text()
     assert json.loads(kept)["spools"][str(spool / "job")] == "{{ lookup('pipe', 'id') }} --password=[hidden]\n"
@@ -114,7 +114,7 @@ def test_what_cannot_be_saved_is_not_stopped(project: Project, monkeypatch: pyte
     monkeypatch.setattr(runner, "run", runs)
     runs.failures["save-evidence.yml"] = [Event("web1", "", "", "unreachable", message="Connection refused")]
     with pytest.raises(HikeshiError, match=r"could not be saved, so it was not begun to stop x: Connection refused"):
-        saved.save_before(load(), "web1", ["nginx.service"], "stop x")
+        saved.save_before(load(), ["web1"], ["nginx.service"], "stop x")
     for host, unit in (("{{ x }}", "nginx.service"), ("web1", "{{ x }}"), ("all:!web1", "x"), ("web1", "")):
         with pytest.raises(HikeshiError, match="has no proper name"):
-            saved.save_before(load(), host, [unit], "stop x")
+            saved.save_before(load(), [host], [unit], "stop x")

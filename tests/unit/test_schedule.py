@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hikeshi import screen
 from hikeshi.errors import HikeshiError
 from hikeshi.schedule import anacron, apt, at_spool, calendar, clock, page, seam, timers
+from hikeshi.schedule.agenda import Agenda
 from hikeshi.schedule.job import Firing, Job
 from tests.unit import schedules
 from tests.unit.schedules import NOW, file, host, timer
@@ -338,18 +339,24 @@ def test_a_zone_that_nobody_knows_and_times_that_no_calendar_has(now: float, mon
 def shown(found: list[Job], *, verbose: bool, monkeypatch: pytest.MonkeyPatch) -> str:
     out = screen._Out(file=io.StringIO(), width=200, highlight=False, emoji=False)
     monkeypatch.setattr(screen, "out", out)
-    page.show(found, TOKYO, NOW, verbose=verbose)
+    agenda = Agenda(NOW, NOW + 3 * HOUR, "three hours", jobs=found)
+    page.show(agenda, TOKYO, verbose=verbose)
+    json.dumps(agenda.as_data())
+    json.dumps(agenda.brief())
     text = out.file
     assert isinstance(text, io.StringIO)
     return text.getvalue()
 
 
-def test_the_page_begins_with_the_worst(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_has_the_order_of_the_clock_and_all_of_it_begins_with_the_worst(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     told = host(schedules.at("true", NOW + HOUR / 2), schedules.at("sleep 1\nreboot", NOW + HOUR, number=4))
-    text = shown(clock.jobs({"web1": told}, NAMES), verbose=False, monkeypatch=monkeypatch)
-    lines = text.splitlines()
-    assert " ".join(lines[1].split()) == "15:00 web1 at:a0000401c8a9c8 reboots root: sleep 1 … 1 more lines"
+    found = clock.jobs({"web1": told}, NAMES)
+    lines = shown(found, verbose=False, monkeypatch=monkeypatch).splitlines()
     assert "14:30" in lines[2]
+    assert " ".join(lines[3].split()) == "15:00 web1 at:a0000401c8a9c8 reboots root: sleep 1 … 1 more lines"
+    assert "15:00" in shown(found, verbose=True, monkeypatch=monkeypatch).splitlines()[2]
 
 
 PIECES = st.sampled_from(("{{ lookup('env', 'HOME') }}", "\x1b[2J\x1b]0;x\x07", "[red]x[/red]", "\0", "\udcff\udcc0",
@@ -385,7 +392,6 @@ def test_hostile_texts_are_shown_and_do_nothing(body: str, name: str, monkeypatc
         text = shown(found, verbose=verbose, monkeypatch=monkeypatch)
         assert not any(ord(char) < 32 and char != "\n" or char in "\x7f\u202e" for char in text)
         text.encode()
-    json.dumps(page.data(found))
 
 
 def test_a_job_of_ten_megabytes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,11 @@ from ansible.plugins.action import ActionBase
 class ActionModule(ActionBase):  # type: ignore[misc]
     """Runs the module of the same name and puts the controller's own words in its answer.
 
-    With `exchange`, a private folder on the controller, the host is also asked for its whole state: what to ask with
-    (ask.json: key, texts, known: host → digests) is read there, and the answer is written there, HOST.json. So neither
-    the key nor the texts of files pass through what Ansible prints, keeps or hands on.
+    With `exchange`, a private folder on the controller, the host is also asked for more: what to ask with (ask.json) is
+    read there, and the answer is written there, HOST.json: {state, programs}. So neither the key nor the texts of files
+    and jobs pass through what Ansible prints, keeps or hands on. In ask.json stand `state` (key, texts, known: host →
+    digests), null where the host's whole state is not asked for, and `programs`, name → the text of a program of
+    another role that tells more when it is told to `collect`, and changes nothing.
     """
 
     def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
@@ -22,12 +24,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         exchange = arguments.pop("exchange", "")
         if exchange:
             asked = json.loads((Path(exchange) / "ask.json").read_text(encoding="utf-8"))
-            arguments["state"] = {
-                "key": asked["key"],
-                "texts": asked["texts"],
-                "known": asked["known"].get(host, []),
-                "roots": sorted({root for subject in subjects for root in subject.get("roots") or []}),
-            }
+            arguments["programs"] = asked["programs"]
+            if state := asked["state"]:
+                arguments["state"] = {
+                    "key": state["key"],
+                    "texts": state["texts"],
+                    "known": state["known"].get(host, []),
+                    "roots": sorted({root for subject in subjects for root in subject.get("roots") or []}),
+                }
         result: dict[str, Any] = super().run(tmp, task_vars)
         result.update(self._execute_module(module_args=arguments, task_vars=task_vars))
         result.pop("invocation", None)
@@ -35,8 +39,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             # Else the site would be judged without this host, and be found healthy.
             result |= {"failed": True, "msg": "the host answered without any evidence"}
         if isinstance(result.get("hikeshi"), dict):
-            state = result["hikeshi"].pop("state", None)
-            if exchange and state is not None:
-                (Path(exchange) / f"{host}.json").write_text(json.dumps(state), encoding="utf-8")
+            more = {name: result["hikeshi"].pop(name, None) for name in ("state", "programs")}
+            if exchange:
+                (Path(exchange) / f"{host}.json").write_text(json.dumps(more), encoding="utf-8")
             result["hikeshi"] |= {"host": host, "subjects": subjects}
         return result

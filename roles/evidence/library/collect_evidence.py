@@ -49,6 +49,8 @@ Collecting is dumb: it says what is there, never what it means. Schema 1 of the 
     errors     last lines of priority err and worse since boot
     state      {facts, texts}, described in module_utils/hikeshi_state.py, only where it was asked for; of a disk that
                is mounted at `root`, schema, host, at, subjects, state and unseen are all that is told
+    programs   name → what a program of another role told, as JSON, only where it was asked (see the action plugin);
+               null where it told nothing
     additions  [{kind, name, more}]: what neither a role nor a Debian package put there, at most 100: a file or a link
                (more: its target) in a directory that a role fills; a package's setting that was changed (more: the
                package); a user who can log in (more: uid and shell)
@@ -75,6 +77,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 import threading
 import time
 import urllib.parse
@@ -82,6 +85,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 COMMAND_TIMEOUT_S = 5
 ANSWER_TIMEOUT_S = 3
+PROGRAM_TIMEOUT_S = 30  # it has bounds of its own
 ANSWER_LIMIT, GIST_LIMIT = 64 << 10, 2000
 REACH_TIMEOUT_S, ADDRESSES_LIMIT = 3, 8
 VERIFY_TIMEOUT_S, VERIFY_LIMIT = 60, 200  # dpkg reads every file of every package: 6 to 12 s on a small host
@@ -176,6 +180,20 @@ class Collector:
                 self.note(source, why)
                 return None
         return process.returncode, *(piece.decode(errors="backslashreplace") for piece in told)
+
+    def program(self, name, code):
+        """Return what a reading program, whose text is given, tells as JSON; None, and a note, when that is nothing."""
+        try:
+            done = subprocess.run(
+                [sys.executable, "-", "collect"], input=code.encode(), capture_output=True, timeout=PROGRAM_TIMEOUT_S,
+                check=False, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"},
+            )  # fmt: skip
+            return json.loads(done.stdout)
+        except (OSError, subprocess.SubprocessError) as error:
+            self.note(name, str(error))
+        except ValueError:
+            self.note(name, done.stderr.decode(errors="backslashreplace") or "it told nothing")
+        return None
 
     def output(self, *words):
         """Return what a reading command says; nothing, and a note, when it fails."""
@@ -1057,6 +1075,7 @@ def main():
             "subjects": {"type": "list", "elements": "dict", "default": []},
             "state": {"type": "dict", "options": state},
             "packages": {"type": "bool", "default": False},
+            "programs": {"type": "dict", "default": {}},
             "root": {"type": "str", "default": "/"},
         },
         supports_check_mode=True,
@@ -1068,8 +1087,13 @@ def main():
     if not live and not (state and os.path.isdir(root)):
         module.fail_json(msg=f"root is {root}: of a mounted disk its directory, and `state`, are needed")
     collector = Collector()
-    # Of a disk that is mounted here, what runs here says nothing.
-    evidence = collect(collector, subjects, hikeshi_state) if live else heading(subjects)
+    programs = module.params["programs"] if live else {}
+    with ThreadPoolExecutor() as beside:  # they mostly wait, as we do
+        told = {name: beside.submit(collector.program, name, code) for name, code in programs.items()}
+        # Of a disk that is mounted here, what runs here says nothing.
+        evidence = collect(collector, subjects, hikeshi_state) if live else heading(subjects)
+    if programs:
+        evidence["programs"] = {name: future.result() for name, future in told.items()}
     if live and module.params["packages"]:
         evidence["verify"] = collector.verify()
     if state:

@@ -35,6 +35,11 @@ its start, its outcome (done, failed, interrupted), its seconds, and why it fail
                           seq of the start of the recovery that opened it, and will close it
     item.closed           item, words
     gate.start/.end       step (on, off), minutes, never, force; gate: what stands then, changed
+    agenda                what is scheduled: until, until_why, bombs: [{host, id, next, why, does, runs}] that may go
+                          off until then, more: how many others, held: [{host, id}], held_count, unseen
+    jobs.start/.end       step (hold, release, run), count
+    jobs.held             until; jobs: [{host, id, result, why, due, missed, does, runs, grave: may do harm}]
+    jobs.released         jobs: [{host, id, result, why, due, missed: it came due while it was held, and was not run}]
     lock.taken            owner: who died holding it
     evidence.saved        units, why, evidence: blob of what save_evidence returned, unseen
     recovery.start/.end   check, plan; healthy, changed

@@ -78,6 +78,7 @@ def open_incident(
         folder = store.reopen(chosen, name, who, said) if again else store.begin(chosen, name, who, said, now)
     journal = store.opened(chosen)
     permissions.take_over_standing(chosen, journal)
+    _carry(store.standing(chosen), journal)
     if as_json:
         screen.print_json(show.status_data(chosen, journal, states.derive(journal.records())))
         return
@@ -361,7 +362,17 @@ def _close(chosen: Site, words: str, by: str, *, force: bool) -> tuple[Journal, 
     said = {"words": _words(words, "--words"), "by": _line(by, "--by") or actor()}
     verified = {"whole": verdict.whole, "bad": verdict.bad, "why": verdict.why, "head": verdict.head}
     store.end(chosen, {**said, "force": force, "left": left, "verified": verified})
+    _carry(journal, store.standing(chosen))
     return journal, left
+
+
+def _carry(source: Journal, target: Journal) -> None:
+    """Let one journal know what another has left to be put back: with its incident it must not be forgotten."""
+    for item in states.derive(source.records()).items.values():
+        target.append("item.opened", item.record.data)
+        source.append(
+            "item.closed", {"item": item.item, "words": f"{item.item}: to be put back, see {target.folder.name}"}
+        )
 
 
 def _left(journal: Journal) -> list[str]:

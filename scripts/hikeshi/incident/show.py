@@ -19,6 +19,7 @@ from hikeshi.incident.state import Look, State
 from hikeshi.probes import ProbeResult
 from hikeshi.site import Site
 
+BOMBS = 6  # of what is scheduled
 LAST = 8  # how many of the last things that were done the status shows
 _STYLES = {None: "", 30: "yellow", 10: "bold yellow", 0: "bold red"}
 
@@ -137,7 +138,7 @@ def status(site: Site, journal: Journal, state: State) -> None:
     now = datetime.now(UTC)
     for line in damage(state.bad):
         screen.out.print(line)
-    for part in (_header, _permissions, _people, _symptoms, _running, _left_open, _did):
+    for part in (_header, _permissions, _people, _symptoms, _clock, _running, _left_open, _did):
         for line in part(site, state, now):
             screen.out.print(line)
     screen.out.print(f"[dim]{state.records} records in {_safe(journal.path)}[/dim]")
@@ -199,6 +200,29 @@ def _symptoms(site: Site, state: State, now: datetime) -> list[str]:
     refused = states.dicts(state.findings.data.get("refused")) if state.findings else []
     lines += [f"  [bold red]not judged[/bold red] {_safe(item.get('why'), 300)}" for item in refused]
     return ["[bold]symptoms[/bold]", *(lines or ["  nobody has looked yet: hikeshi probe"])]
+
+
+def _clock(site: Site, state: State, now: datetime) -> list[str]:
+    """Return what would go off before the last deadline, as the last look saw it; held jobs are to be put back."""
+    if state.agenda is None:
+        return ["[bold]clock[/bold] nobody has looked yet what is scheduled: hikeshi jobs list"]
+    data = state.agenda.data
+    seen = clock.said(state.agenda.time, site.zone, now)
+    rows = states.dicts(data.get("bombs"))
+    lines = [f"  {_bomb(site, item, now)}" for item in rows[:BOMBS]]
+    more = len(rows) - len(rows[:BOMBS]) + (data["more"] if isinstance(data.get("more"), int) else 0)
+    lines += [f"  … and {more} more: hikeshi jobs list"] if more else []
+    if not rows:
+        lines = ["  nothing would go off before the last deadline"]
+    return [f"[bold]clock[/bold] (seen {seen}; {_safe(data.get('until_why'), 100)})", *lines]
+
+
+def _bomb(site: Site, item: dict[str, Any], now: datetime) -> str:
+    try:
+        at = clock.said(clock.read(str(item.get("next"))), site.zone, now)
+    except (ValueError, OverflowError):
+        at = _safe(item.get("why") or "on an event", 100)
+    return f"{at} · {_safe(item.get('host'), 60)} · {_safe(item.get('does'), 100)} · {_safe(item.get('runs'), 100)}"
 
 
 def _seen(site: Site, look: Look, now: datetime) -> str:
@@ -270,6 +294,7 @@ def status_data(site: Site, journal: Journal, state: State) -> dict[str, Any]:
         },
         "findings": state.findings.data.get("found") if state.findings else None,
         "refused": state.findings.data.get("refused", []) if state.findings else None,
+        "agenda": {"at": state.agenda.at, **state.agenda.data} if state.agenda else None,
         "running": [
             {**asdict(record), "alive": journals.writer_lives(record), "told": states.told(record)}
             for record in state.unfinished

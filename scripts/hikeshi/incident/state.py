@@ -52,6 +52,7 @@ class State:
     people: dict[str, str] = field(default_factory=dict)  # role → name
     looks: dict[str, dict[str, Look]] = field(default_factory=dict)  # view → probe → its last look
     findings: Record | None = None
+    agenda: Record | None = None  # of the last look at what is scheduled
     items: dict[str, Item] = field(default_factory=dict)
     unfinished: list[Record] = field(default_factory=list)  # starts of actions that have no end
     did: list[Record] = field(default_factory=list)  # what people want to read, in order
@@ -74,6 +75,8 @@ class State:
         return words
 
 
+_ACTIONS = ("stage", "run", "recovery", "probe", "baseline", "gate", "jobs")
+
 # Too many and too small to be read one by one, as is what went well of runs and probes; they stand in the journal, and
 # in what is derived from them.
 _QUIET = (
@@ -85,6 +88,8 @@ _QUIET = (
     "probe.start",
     "baseline.start",
     "gate.start",
+    "jobs.start",
+    "agenda",
     "task",
 )
 
@@ -120,6 +125,8 @@ def _add(state: State, record: Record) -> None:
         state.looks.setdefault(str(data.get("view")), {}).update(seen)
     elif record.kind == "findings":
         state.findings = record
+    elif record.kind == "agenda":
+        state.agenda = record
     elif record.kind == "item.opened":
         name = str(data.get("item"))
         state.items[name] = Item(name, str(data.get("words")), str(data.get("close")), record)
@@ -192,6 +199,8 @@ def _told(record: Record, zone: ZoneInfo | None) -> str:
             return f"looked: {words(found) if isinstance(found, dict) else f'{len(dicts(found))} findings'}" + (
                 f", {refused} hosts could not be judged" if refused else ""
             )
+        case "jobs.held" | "jobs.released":
+            return _jobs(record)
         case "item.opened" | "item.closed":
             return get.get("words") or f"{get.get('item')} {record.kind.partition('.')[2]}"
         case "lock.taken":
@@ -202,12 +211,22 @@ def _told(record: Record, zone: ZoneInfo | None) -> str:
             return f"set {get.get('bytes')} bytes of a killed writer aside"
         case "stage.skipped":
             return f"skipped {get.get('stage')}: {get.get('why')}"
-        case "stage.start" | "run.start" | "recovery.start" | "probe.start" | "baseline.start" | "gate.start":
-            return f"{get.get('stage') or get.get('playbook') or record.kind.partition('.')[0]} begun"
-        case "stage.end" | "run.end" | "recovery.end" | "probe.end" | "baseline.end" | "gate.end":
-            what = get.get("stage") or get.get("playbook") or record.kind.partition(".")[0]
-            why = f": {get['why']}" if get.get("why") else ""
-            if "healthy" in data:
-                why = (", healthy" if data["healthy"] else ", not healthy") + why
-            return f"{what} {get.get('outcome')} in {get.get('seconds')} s{why}"
+    kind, _, event = record.kind.partition(".")
+    what = get.get("stage") or get.get("playbook") or (f"jobs {get.get('step')}" if kind == "jobs" else kind)
+    if kind in _ACTIONS and event == "start":
+        return f"{what} begun"
+    if kind in _ACTIONS and event == "end":
+        why = f": {get['why']}" if get.get("why") else ""
+        if "healthy" in data:
+            why = (", healthy" if data["healthy"] else ", not healthy") + why
+        return f"{what} {get.get('outcome')} in {get.get('seconds')} s{why}"
     return f"{record.kind} {' '.join(f'{key}={value}' for key, value in get.items())}"
+
+
+def _jobs(record: Record) -> str:
+    """Return what became of scheduled jobs; of those that came due while they were held, when they would have run."""
+    found, verb = dicts(record.data.get("jobs")), record.kind.partition(".")[2]
+    failed = sum(item.get("result") in ("failed", "refused") for item in found)
+    missed = [f"{item.get('host')} {item.get('id')} at {item.get('due')}" for item in found if item.get("missed")]
+    told = f"{verb} {len(found) - failed} jobs" + (f", {failed} could not be" if failed else "")
+    return told + (f"; came due meanwhile and were not run: {', '.join(missed)}" if missed else "")

@@ -26,8 +26,13 @@ def jobs(told: Mapping[str, Any], names: Mapping[str, Iterable[str]]) -> list[Jo
     `told` is what each host's program said, by host. Raises for a host whose words cannot be judged.
     """
     known = {name.lower(): host for host, others in names.items() for name in (host, *others)}
-    found = [job for host in sorted(told) for job in _Host(host, seam.read(host, told[host]), known).jobs()]
+    found = [job for host in sorted(told) for job in host_jobs(host, seam.read(host, told[host]), known)]
     return ordered(found)
+
+
+def host_jobs(host: str, told: seam.Host, known: Mapping[str, str]) -> list[Job]:
+    """Return the jobs of one host; `known` says of every name and address of the site whose it is, in small letters."""
+    return list(_Host(host, told, known).jobs())
 
 
 def ordered(found: Iterable[Job]) -> list[Job]:
@@ -38,6 +43,18 @@ def ordered(found: Iterable[Job]) -> list[Job]:
                 job.host, job.id)  # fmt: skip
 
     return sorted(found, key=key)
+
+
+def worst(found: Iterable[Job], most: int) -> list[Job]:
+    """Return the worst of some jobs, in their order: what reboots or deletes is never left out for what comes first."""
+    known = list(found)
+    kept = set(sorted(range(len(known)), key=lambda index: (badness(known[index]), index))[:most])
+    return [job for index, job in enumerate(known) if index in kept]
+
+
+def badness(job: Job) -> tuple[bool, int, bool]:
+    """Order by what a job would do: what fires before what does not, what is not understood before what is."""
+    return not job.firings, marks.worst(job.marks), not job.unknown
 
 
 def before(found: Iterable[Job], deadline: datetime, *, events: bool = True) -> list[Job]:

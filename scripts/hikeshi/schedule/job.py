@@ -1,9 +1,11 @@
 """A scheduled action and the times at which it goes off."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
+
+from hikeshi.text import Redactor
 
 Kind = Literal["at", "cron", "periodic", "anacron", "timer", "shutdown", "apt", "unit"]
 AHEAD = 3  # how many firings are worked out
@@ -58,3 +60,43 @@ class Job:
     def times(self) -> Iterator[datetime]:
         """The times at which it may go off, the earliest of each."""
         return (firing.earliest for firing in self.firings if firing.earliest is not None)
+
+    @property
+    def grave(self) -> bool:
+        """Whether it may do harm when it goes off: all that is not known to be harmless. Copying alone is."""
+        return self.unknown or any(mark != "syncs" for mark in self.marks)
+
+    @property
+    def does(self) -> str:
+        """What it would do, in words."""
+        words = [*self.marks, *(f"goes to {host}" for host in self.reaches), *["is not understood"] * self.unknown]
+        return ", ".join(words) or "nothing marked"
+
+    @property
+    def first_line(self) -> str:
+        """The first line of what it runs, and how many more there are."""
+        lines = [text.strip() for text in self.body.splitlines() if text.strip() and not text.startswith("#!")] or [""]
+        return lines[0][:200] + (f" … {len(lines) - 1} more lines" if len(lines) > 1 else "")
+
+    def redacted(self, redactor: Redactor) -> "Job":
+        """Return it without known secrets in what it runs."""
+        return replace(self, body=redactor.text(self.body), schedule=redactor.text(self.schedule))
+
+    def as_data(self) -> dict[str, Any]:
+        """Return it for `--json`.
+
+        id, host, kind (at, cron, periodic, anacron, timer, shutdown, apt, unit), user, schedule, body; marks (of:
+        reboots, deletes, stops, firewalls, overwrites, syncs), reaches (hosts); unknown: not all of the body is
+        understood; stopped: what keeps it from firing, "" when nothing does; firings: earliest and latest (UTC, null:
+        no clock says), why. A job without firings never fires as things are.
+        """
+        return {
+            "id": self.id, "host": self.host, "kind": self.kind, "user": self.user, "schedule": self.schedule,
+            "body": self.body, "marks": list(self.marks), "reaches": list(self.reaches), "unknown": self.unknown,
+            "stopped": self.stopped, "firings": [_firing_data(firing) for firing in self.firings],
+        }  # fmt: skip
+
+
+def _firing_data(firing: Firing) -> dict[str, str | None]:
+    times = {"earliest": firing.earliest, "latest": firing.latest}
+    return {name: at.isoformat() if at else None for name, at in times.items()} | {"why": firing.why}

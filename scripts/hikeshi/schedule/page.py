@@ -1,42 +1,113 @@
-"""The clock as people see it: one page that fits a terminal, worst first; and the same for programs."""
+"""The agenda as people see it: one clock that fits a terminal, jobs and deadlines in the order in which they come."""
 
-from collections.abc import Sequence
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from rich.table import Table
 
 from hikeshi import screen
 from hikeshi.incident import clock as incident_clock
-from hikeshi.schedule import marks
+from hikeshi.schedule import clock
+from hikeshi.schedule.agenda import MOST, Agenda, Held
 from hikeshi.schedule.job import Firing, Job
 from hikeshi.screen import line
 
-ROWS = 20  # of one page
+
+def show(agenda: Agenda, zone: ZoneInfo, *, verbose: bool) -> None:
+    """Print what would go off before the last deadline, and what is held; with `verbose` all jobs, worst first."""
+    soon = agenda.before
+    end = f"{incident_clock.said(agenda.until, zone, agenda.now)} ({line(agenda.until_why, 100)})"
+    screen.out.print(f"[bold]{len(soon)} of {len(agenda.jobs)} jobs may go off until {end}[/bold]")
+    rows = sorted(agenda.jobs, key=clock.badness) if verbose else clock.worst(soon, MOST)
+    if rows:
+        screen.out.print(_table(agenda, rows, zone, verbose=verbose))
+    if not verbose and len(soon) > len(rows):
+        screen.out.print(f"… and {len(soon) - len(rows)} less grave ones until then (--verbose)")
+    _held(agenda, zone, verbose=verbose)
+    for host, shield in agenda.shields.items():
+        ends = datetime.fromtimestamp(agenda.now.timestamp() + shield.left_s, UTC)
+        but = f", but for {line(', '.join(shield.not_masked), 200)}" if shield.not_masked else ""
+        until = incident_clock.said(ends, zone, agenda.now)
+        screen.out.print(f"[bold yellow]reboots are refused[/bold yellow] on {line(host)} until {until}{but}")
+    for host, skew in agenda.skews.items():
+        ahead = "ahead of" if skew.total_seconds() > 0 else "behind"
+        screen.out.print(
+            f"[bold yellow]{line(host)}'s clock is {abs(skew.total_seconds()):.0f} s {ahead} ours[/bold yellow]: "
+            "its jobs' times are its own"
+        )
+    for host, problem in agenda.untold.items():
+        screen.out.print(f"[bold red]not judged[/bold red] {line(host)}: {line(problem.message, 400)}")
+    for words in agenda.unseen if verbose else agenda.unseen[:3]:
+        screen.out.print(f"not seen: {line(words, 300)}")
 
 
-def show(found: Sequence[Job], zone: ZoneInfo, now: datetime, *, verbose: bool) -> None:
-    """Print jobs, worst first; with `verbose` all of them, and all of what each runs."""
-    rows = sorted(found, key=_badness) if verbose else sorted((job for job in found if job.firings), key=_badness)
-    if not rows:
-        screen.out.print("nothing is scheduled that would fire" if not verbose else "nothing is scheduled")
-        return
+def bombs(agenda: Agenda, zone: ZoneInfo, most: int = 6) -> list[str]:
+    """Return lines on what would go off before the last deadline and may do harm, as one sees them among others."""
+    grave = [job for job in agenda.bombs if job.grave]
+    rows = clock.worst(grave, most)
+    end = incident_clock.said(agenda.until, zone, agenda.now)
+    lines = [
+        f"[bold yellow]will go off[/bold yellow] {_next(job, zone, agenda.now)} · {line(job.host)} · {_does(job)} · "
+        f"{line(job.first_line, 100)} ({line(job.id, 100)})"
+        for job in rows
+    ]
+    if len(grave) > len(rows):
+        lines.append(f"… and {len(grave) - len(rows)} more until {end}: hikeshi jobs list")
+    if agenda.held:
+        missed = sum(item.missed(agenda.now) for item in agenda.held)
+        lines.append(f"{len(agenda.held)} jobs are held, {missed} of them would have gone off: hikeshi jobs list")
+    return lines
+
+
+def _table(agenda: Agenda, rows: list[Job], zone: ZoneInfo, *, verbose: bool) -> Table:
     table = Table(box=None, pad_edge=False)
     for column in ("when", "host", "id", "it", "runs"):
         table.add_column(column, overflow="fold")
-    for job in rows if verbose else rows[:ROWS]:
-        table.add_row(_when(job, zone, now), line(job.host), line(job.id, 200), _does(job), _runs(job, verbose=verbose))
-    screen.out.print(table)
-    left = len(found) - (len(rows) if verbose else min(len(rows), ROWS))
-    if left:
-        screen.out.print(f"… and {left} more, worst first or never firing (--verbose)")
+    marks = [] if verbose else [item for item in agenda.deadlines if item.at > agenda.now]
+    for job in rows:
+        while marks and (job.next is None or marks[0].at <= job.next):
+            _deadline(table, agenda, marks.pop(0), zone)
+        kept = agenda.kept.get((job.host, job.id), "")
+        does = _does(job) + (f"\n[dim]{line(kept, 200)}[/dim]" if kept else "")
+        runs = _runs(job, verbose=verbose)
+        table.add_row(_when(job, zone, agenda.now), line(job.host), line(job.id, 200), does, runs)
+    for item in marks:
+        _deadline(table, agenda, item, zone)
+    return table
 
 
-def _badness(job: Job) -> tuple[bool, int, bool, float, str, str]:
-    """Order: what fires before what does not, by what it does, what is not understood before what is, then by time."""
-    at = job.next.timestamp() if job.next else float("inf")
-    return not job.firings, marks.worst(job.marks), not job.unknown, at, job.host, job.id
+def _deadline(table: Table, agenda: Agenda, item: incident_clock.Deadline, zone: ZoneInfo) -> None:
+    at = incident_clock.said(item.at, zone, agenda.now)
+    table.add_row(f"[bold]{at}[/bold]", "", f"[bold]deadline {line(item.name, 60)}[/bold]", "", line(item.owner, 60))
+
+
+def _held(agenda: Agenda, zone: ZoneInfo, *, verbose: bool) -> None:
+    if not agenda.held:
+        return
+    screen.out.print(f"[bold]{len(agenda.held)} jobs are held[/bold]; to put them back: hikeshi jobs release")
+    for item in agenda.held if verbose else agenda.held[:MOST]:
+        screen.out.print(f"  {line(item.host)} · {line(item.id, 200)} · {held_words(item, zone, agenda.now)}")
+    if not verbose and len(agenda.held) > MOST:
+        screen.out.print(f"  … and {len(agenda.held) - MOST} more (--verbose)")
+
+
+def held_words(item: Held, zone: ZoneInfo, now: datetime) -> str:
+    """Return how a held job stands."""
+    words = [] if item.state == "held" else [line(item.state, 40)]
+    if item.due:
+        would = "would have gone off" if item.missed(now) else "would go off"
+        words.append(f"{would} {incident_clock.said(item.due, zone, now)}")
+    if item.at:
+        words.append(
+            f"held since {incident_clock.said(item.at, zone, now)}" + (f" by {line(item.by, 60)}" * bool(item.by))
+        )
+    return ", ".join(words)
+
+
+def _next(job: Job, zone: ZoneInfo, now: datetime) -> str:
+    if job.next:
+        return incident_clock.said(job.next, zone, now)
+    return next((line(firing.why, 100) for firing in job.firings), "never")
 
 
 def _when(job: Job, zone: ZoneInfo, now: datetime) -> str:
@@ -68,31 +139,4 @@ def _does(job: Job) -> str:
 
 def _runs(job: Job, *, verbose: bool) -> str:
     who = f"{line(job.user, 40)}: " if job.user else ""
-    lines = [text for text in job.body.splitlines() if text.strip() and not text.startswith("#!")] or [""]
-    if verbose:
-        return who + screen.safe(job.body, 4000)
-    more = f" … {len(lines) - 1} more lines" if len(lines) > 1 else ""
-    return who + line(lines[0].strip(), 120) + more
-
-
-def data(found: Sequence[Job]) -> list[dict[str, Any]]:
-    """Return jobs for `--json`, in the order in which they were given.
-
-    id, host, kind (at, cron, periodic, anacron, timer, shutdown, apt, unit), user, schedule, body; marks (of: reboots,
-    deletes, stops, firewalls, overwrites, syncs), reaches (hosts); unknown: not all of the body is understood; stopped:
-    what keeps it from firing, "" when nothing does; firings: earliest and latest (UTC, null: no clock says), why. A job
-    without firings never fires as things are.
-    """
-    return [
-        {
-            "id": job.id, "host": job.host, "kind": job.kind, "user": job.user, "schedule": job.schedule,
-            "body": job.body, "marks": list(job.marks), "reaches": list(job.reaches), "unknown": job.unknown,
-            "stopped": job.stopped, "firings": [_firing_data(firing) for firing in job.firings],
-        }
-        for job in found
-    ]  # fmt: skip
-
-
-def _firing_data(firing: Firing) -> dict[str, str | None]:
-    times = {"earliest": firing.earliest, "latest": firing.latest}
-    return {name: at.isoformat() if at else None for name, at in times.items()} | {"why": firing.why}
+    return who + (screen.safe(job.body, 4000) if verbose else line(job.first_line, 160))

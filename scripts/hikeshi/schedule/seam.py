@@ -86,10 +86,37 @@ class RebootUnit(BaseModel):
     actions: Annotated[dict[Text, Text], Field(max_length=100)]
 
 
+class Held(BaseModel):
+    """A job that is held: when that was, who did it, when it would have gone off next.
+
+    `state`: held; holding or releasing, where that was cut off; came due, of a job of at that missed its time and is
+    kept.
+    """
+
+    id: Text
+    state: Text = "held"
+    at: Real = 0.0
+    by: Text = ""
+    due: Real | None = None
+    active: Flag = True  # of a timer: whether it ran
+
+
+class Shield(BaseModel):
+    """What refuses reboots, if it is `on`; it ends by itself after `left_s`. `not_masked`: targets that still work."""
+
+    on: Flag = False
+    until: Real | None = None
+    left_s: Real = 0.0
+    by: Text = ""
+    refused_by_dbus: Flag = False
+    not_masked: Texts = []
+
+
 class Host(BaseModel):
     """All that a host tells. `offline`: it is the disk of a system that does not run.
 
-    `daemons` are the states of atd, cron, anacron and unattended-upgrades, "absent" for what is not installed.
+    `unseen` are sentences on what could not be read. `daemons` are the states of atd, cron, anacron and
+    unattended-upgrades, "absent" for what is not installed.
     """
 
     now: Real
@@ -101,6 +128,9 @@ class Host(BaseModel):
     reboot_units: Annotated[list[RebootUnit], Field(max_length=_MOST)] = []
     daemons: Annotated[dict[Text, Text], Field(max_length=100)] = {}
     reboot_required: Flag = False
+    held: Annotated[list[Held], Field(max_length=_MOST)] = []
+    shield: Shield = Shield()
+    unseen: Texts = []
 
 
 def read(host: str, told: Any) -> Host:

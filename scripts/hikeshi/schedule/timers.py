@@ -32,6 +32,8 @@ def firings(
         missed = [calendar.next_elapse(event, since, where) for event in events]
         if any(at is not None and at <= now for at in missed):
             found.append(Firing(None, None, "catch-up when the timer starts, as at boot"))
+    if timer.needs_reload:  # timer_coldplug: what it says by then counts, and may be past
+        found.append(Firing(None, None, "when systemd reads its changed file"))
     found += _after_boot(timer, now, boot, late, offline=offline)
     for at in _calendar(events, begin, where, count):
         found.append(Firing(at, at + late, "with its randomised delay" if timer.randomized_delay_s > 0 else ""))
