@@ -19,6 +19,8 @@ JOBS = "/usr/local/lib/hikeshi/jobs"
 SPOOL = "/var/spool/cron/atjobs"
 RAN = "/run/hikeshi-ran"  # what every bomb here leaves behind it
 TIMER = "[Timer]\nOnCalendar=*-*-* *:*:00\nAccuracySec=1s\nPersistent=yes\n[Install]\nWantedBy=timers.target\n"
+TRANSIENT = "/run/systemd/transient"
+RUN = "systemd-run --quiet --unit=bomb --timer-property=AccuracySec=1s"
 # Bytes, owner, mode and times.
 FACTS = "stat -c '%n %s %a %u %g %X %Y' {0} && sha256sum {0}"
 
@@ -57,7 +59,8 @@ def clean(host: Host) -> Iterator[None]:
     """Begin and end with nothing held, no job of ours, and what runs jobs running."""
     take_away = (
         f"{JOBS} shield off; {JOBS} release; rm -rf /var/lib/hikeshi/jobs/at-*; rm -f {RAN}* {SPOOL}/[a-z]0*; "
-        "systemctl stop bomb.timer bomb.service; rm -f /etc/systemd/system/bomb.*; "
+        "systemctl disable --now bomb.timer bomb2.timer; systemctl stop bomb.service; "
+        "rm -f /etc/systemd/system/bomb*.* /run/systemd/transient/bomb.* /var/lib/systemd/timers/stamp-bomb*; "
         "rm -f /etc/cron.d/bomb /etc/cron.daily/bomb; "
         "systemctl daemon-reload; systemctl start atd cron"
     )
@@ -140,15 +143,107 @@ def test_a_timer_that_missed_its_time_does_not_catch_up(host: Host) -> None:
     assert not host.file("/etc/systemd/system/bomb.timer.d").exists
 
 
+def test_a_timer_that_is_held_is_not_started_by_others(host: Host) -> None:
+    write(host, "/etc/systemd/system/bomb.service", f"[Service]\nType=oneshot\nExecStart=/usr/bin/touch {RAN}\n")
+    write(host, "/etc/systemd/system/bomb.timer", TIMER.replace("*:*:00", "03:00:00"))
+    must(host, "systemctl daemon-reload && systemctl enable --now bomb.timer")
+    held = told(host, "hold timer:bomb.timer")["jobs"]
+    assert [(item["result"], item["why"]) for item in held] == [("held", "")]
+    for command in (
+        "start timers.target",
+        "start bomb.timer",
+        "restart timers.target",
+        "daemon-reload",
+        "reenable bomb.timer",
+    ):
+        host.run(f"systemctl {command}; systemctl start timers.target")
+        assert host.run("systemctl is-active bomb.timer").stdout.strip() == "inactive", command
+    told(host, "release")
+    assert must(host, "systemctl is-active bomb.timer").strip() == "active"
+
+
 def test_a_timer_that_was_edited_while_held_does_not_fire(host: Host) -> None:
     write(host, "/etc/systemd/system/bomb.service", f"[Service]\nType=oneshot\nExecStart=/usr/bin/touch {RAN}\n")
-    write(host, "/etc/systemd/system/bomb.timer", TIMER)
-    must(host, "systemctl daemon-reload")
+    write(host, "/etc/systemd/system/bomb.timer", TIMER.replace("*:*:00", "03:00:00"))
+    must(host, "systemctl daemon-reload && systemctl enable --now bomb.timer")
+    must(host, "touch -d '-10 minutes' /var/lib/systemd/timers/stamp-bomb.timer")
     told(host, "hold timer:bomb.timer")
-    must(host, "systemctl daemon-reload && systemctl start bomb.timer; true")
+    # Every minute now, and nine times overdue.
+    write(host, "/etc/systemd/system/bomb.timer", TIMER)
+    must(host, "systemctl start timers.target && systemctl daemon-reload && systemctl start timers.target bomb.timer")
     time.sleep(62)
     assert not host.file(RAN).exists
     assert host.run("systemctl is-active bomb.timer").stdout.strip() == "inactive"
+    wait_until(lambda: time.time() % 60 < 40, 30)
+    (item,) = told(host, "release")["jobs"]
+    assert item["result"] == "exact" and "does not catch up" in item["why"]
+    assert not host.file(RAN).exists, "what it missed is not made up for"
+    assert must(host, "systemctl is-active bomb.timer").strip() == "active"
+    wait_until(lambda: bool(host.file(RAN).exists), 65)
+
+
+def test_a_timer_edited_and_not_read_yet_is_held_without_a_reload(host: Host) -> None:
+    for name, date in (("bomb", "03:00:00"), ("bomb2", "04:00:00")):
+        write(host, f"/etc/systemd/system/{name}.service", f"[Service]\nType=oneshot\nExecStart=/usr/bin/touch {RAN}\n")
+        write(host, f"/etc/systemd/system/{name}.timer", TIMER.replace("*:*:00", date))
+    must(host, "systemctl daemon-reload && systemctl enable --now bomb.timer bomb2.timer")
+    must(host, "touch -d '-3 days' /var/lib/systemd/timers/stamp-bomb2.timer")
+    must(host, "printf '# edited\\n' >> /etc/systemd/system/bomb2.timer")
+    (item,) = told(host, "hold timer:bomb.timer")["jobs"]
+    assert item["result"] == "held" and "bomb2.timer" in item["why"]
+    assert "NeedDaemonReload=yes" in must(host, "systemctl show -p NeedDaemonReload bomb2.timer"), (
+        "nothing was reloaded"
+    )
+    told(host, "hold timer:bomb2.timer")
+    must(host, "systemctl start timers.target")
+    assert host.run("systemctl is-active bomb.timer bomb2.timer").stdout.split() == ["inactive", "inactive"]
+    assert not host.file(RAN).exists
+
+
+def test_a_date_of_systemd_run_comes_back_exactly(host: Host) -> None:
+    due = int(must(host, "date +%s")) + 20
+    must(host, f"{RUN} --on-calendar=@{due} touch {RAN}")
+    files = f"{TRANSIENT}/bomb.timer {TRANSIENT}/bomb.service"
+    before = must(host, FACTS.format(files))
+    assert told(host, "hold timer:bomb.timer")["jobs"][0]["result"] == "held"
+    assert host.run(f"ls {files}").rc != 0, "systemd has forgotten it"
+    (item,) = told(host, "release")["jobs"]
+    assert (item["result"], item["why"]) == ("exact", "")
+    assert must(host, FACTS.format(files)) == before
+    wait_until(lambda: bool(host.file(RAN).exists), 40)
+
+
+def test_a_time_of_systemd_run_fires_when_it_would_have(host: Host) -> None:
+    begun = time.time()
+    must(host, f"{RUN} --on-active=50s touch {RAN}")
+    for _ in range(2):
+        told(host, "hold timer:bomb.timer")
+        time.sleep(10)
+        (item,) = told(host, "release")["jobs"]
+        assert item["result"] == "exact" and "what is left" in item["why"]
+    wait_until(lambda: bool(host.file(RAN).exists), 60)
+    ran = float(must(host, f"stat -c %.Y {RAN}"))
+    assert 49 < ran - begun < 60, "neither earlier nor later than it would have"
+
+
+def test_a_time_of_systemd_run_that_passed_is_kept_and_a_restart_forgets_it(host: Host) -> None:
+    make = f"{RUN} --on-active=10s touch {RAN}"
+    must(host, make)
+    told(host, "hold timer:bomb.timer")
+    time.sleep(15)
+    (item,) = told(host, "release")["jobs"]
+    assert (item["result"], item["missed"]) == ("came due", True)
+    time.sleep(3)
+    assert not host.file(RAN).exists
+    told(host, "release --run timer:bomb.timer")
+    wait_until(lambda: bool(host.file(RAN).exists), 20)
+    assert told(host, "collect")["held"] == []
+    must(host, f"rm -f {RAN} {TRANSIENT}/bomb.*; systemctl daemon-reload; {make}")
+    told(host, "hold timer:bomb.timer")
+    restart()
+    (item,) = told(host, "release")["jobs"]
+    assert item["result"] == "gone" and "restarted" in item["why"]
+    assert not host.file(RAN).exists
 
 
 def test_a_script_of_anacron_does_not_run(host: Host) -> None:

@@ -20,6 +20,7 @@ from tests.unit.host_program import loaded
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "roles" / "scheduled_jobs" / "files" / "jobs.py"
 DROP_IN = "zz-hikeshi-held.conf"
+TRANSIENT = "run/systemd/transient"
 FOLDERS = (
     "var/spool/cron/atjobs", "var/spool/cron/crontabs", "var/spool/anacron", "etc/cron.d", "etc/cron.daily", "run",
     "etc/apt/apt.conf.d", "etc/systemd/system", "etc/dbus-1/system.d", "run/systemd/shutdown", "var/lib/systemd/timers",
@@ -30,7 +31,8 @@ BODY = (
 )
 TIMER = {
     "active": True, "sub": "waiting", "persistent": False, "monotonic": [], "next": None, "read": [], "edited": False,
-    "fires_on_reload": False, "fires_on_start": False,
+    "fires_on_reload": False, "fires_on_start": False, "file": "/lib/systemd/system/x.timer", "made": False,
+    "wanted": True, "calendar": ["*-*-* 00:00:00"],
 }  # fmt: skip
 
 
@@ -63,8 +65,9 @@ class Host:
         module.ROOT = str(self.root)
         module.boot_id = lambda: "this boot"
         module.subprocess = SimpleNamespace(
-            run=self.run, SubprocessError=subprocess.SubprocessError, TimeoutExpired=subprocess.TimeoutExpired
-        )
+            run=self.run, DEVNULL=subprocess.DEVNULL, SubprocessError=subprocess.SubprocessError,
+            TimeoutExpired=subprocess.TimeoutExpired,
+        )  # fmt: skip
         return module
 
     # What is on it
@@ -93,6 +96,35 @@ class Host:
     def timer(self, unit: str, **more: Any) -> str:
         self.timers[unit] = {**TIMER, **more}
         return f"timer:{unit}"
+
+    def systemd_run_timer(self, unit: str, *settings: str) -> str:
+        """Let systemd-run make a timer and its service, as systemd 252 writes them."""
+        head = "# This is a transient unit file, created programmatically via the systemd API. Do not edit.\n[Unit]\n"
+        text = "".join(f"{line}\n" for line in ("[Timer]", *settings, "RemainAfterElapse=no"))
+        self.write(f"{TRANSIENT}/{unit}", f"{head}Description=a\n\n{text}")
+        service = unit.replace(".timer", ".service")
+        self.write(f"{TRANSIENT}/{service}", f'{head}Description=b\n\n[Service]\nExecStart="/sbin/reboot"\n')
+        self.load(unit)
+        self.timers[unit].update(made=True, active=True, sub="waiting")
+        return f"timer:{unit}"
+
+    def load(self, unit: str) -> bool:
+        """Read a timer from its file, as systemd does when it is asked for one that it does not know."""
+        place = self.root / TRANSIENT / unit
+        if unit not in self.timers and place.is_file():
+            with os.fdopen(os.open(place, os.O_RDONLY | os.O_NOATIME)) as file:
+                lines = [line.strip().partition("=")[::2] for line in file]
+            spans = [(key.replace("Sec", "USec"), value) for key, value in lines if re.fullmatch("On.*Sec", key)]
+            dates = [value for key, value in lines if key == "OnCalendar"]
+            counts = [time.time() + (self.jobs.seconds(value) or 0) for key, value in spans if key == "OnActiveUSec"]
+            hour = (time.time() // 3600 + 1) * 3600
+            times = [hour if date == "hourly" else float(date[1:]) for date in dates]
+            self.timers[unit] = {
+                **TIMER, "active": False, "sub": "dead", "wanted": False, "file": f"/{TRANSIENT}/{unit}",
+                "monotonic": spans, "calendar": dates, "counts_to": min(counts, default=None),
+                "next": min((when for when in times if when > time.time()), default=None),
+            }  # fmt: skip
+        return unit in self.timers
 
     def shutdown(self, due: float) -> str:
         text = f"USEC={int(due * 1e6)}\nWARN_WALL=1\nMODE=reboot\nWALL_MESSAGE=bye\\x21\n"
@@ -127,10 +159,17 @@ class Host:
                 self.transient.pop(name, None)
                 if name in self.timers:
                     self.timers[name].update(active=False, sub="dead")
+                self.collect(name)
         elif verb == "start" and "--no-block" in rest:
             self.fired.append(names[0])
+        elif verb == "start" and names == ["timers.target"]:
+            for name in [name for name, timer in self.timers.items() if timer["wanted"] and not timer["active"]]:
+                self.systemctl(["start", name])
         elif verb == "start":
+            assert self.load(names[0]), f"Unit {names[0]} not found"
             timer = self.timers[names[0]]
+            if any(self.jobs.seconds(span) < 0.001 for key, span in timer["monotonic"] if key == "OnActiveUSec"):
+                self.fired.append(names[0])
             if not any(DROP_IN in path for path in timer["read"]):
                 timer.update(active=True, sub="waiting")
                 stamp = self.root / f"var/lib/systemd/timers/stamp-{names[0]}"
@@ -140,6 +179,13 @@ class Host:
         else:
             raise AssertionError(f"unknown: systemctl {words}")
         return ""
+
+    def collect(self, name: str) -> None:
+        """Forget a timer that stopped and nobody wants: its files are removed if systemd-run made it."""
+        if name in self.timers and not self.timers[name]["wanted"]:
+            timer = self.timers.pop(name)
+            for unit in (name, name.replace(".timer", ".service")) if timer["made"] else ():
+                (self.root / TRANSIENT / unit).unlink()
 
     def drop_ins(self, unit: str) -> list[str]:
         place = self.root / f"etc/systemd/system/{unit}.d"
@@ -161,6 +207,7 @@ class Host:
         shutil.rmtree(self.root / "run")
         (self.root / "run/systemd/shutdown").mkdir(parents=True)
         self.jobs.boot_id = lambda: "another boot"
+        self.timers = {name: timer for name, timer in self.timers.items() if TRANSIENT not in timer["file"]}
         for name, timer in self.timers.items():
             timer.update(read=self.drop_ins(name), edited=False)
             if not any(DROP_IN in path for path in timer["read"]):
@@ -190,7 +237,7 @@ class Host:
 
     def unit(self, name: str, asked: list[str]) -> str:
         lines = [("Id", name)]
-        if name in self.timers:
+        if name.endswith(".timer") and self.load(name):
             timer = self.timers[name]
             at = f"@{timer['next']:.0f}" if timer["next"] else ""
             changed = timer["edited"] or timer["read"] != self.drop_ins(name)
@@ -198,8 +245,12 @@ class Host:
                       ("SubState", timer["sub"]), ("Persistent", "yes" if timer["persistent"] else "no"),
                       ("NextElapseUSecRealtime", at), ("Unit", name.replace(".timer", ".service")),
                       ("DropInPaths", " ".join(timer["read"])), ("NeedDaemonReload", "yes" if changed else "no"),
-                      ("TimersCalendar", "{ OnCalendar=*-*-* 00:00:00 ; next_elapse=n/a }"), ("AccuracyUSec", "1min"),
-                      ("RandomizedDelayUSec", "1h 30min"), ("UnitFileState", "enabled")]  # fmt: skip
+                      ("AccuracyUSec", "1min"), ("RandomizedDelayUSec", "1h 30min"), ("UnitFileState", "enabled"),
+                      ("FragmentPath", timer["file"])]  # fmt: skip
+            lines += [("TimersCalendar", f"{{ OnCalendar={event} ; next_elapse=n/a }}") for event in timer["calendar"]]
+            if timer.get("counts_to"):
+                span = timer["counts_to"] - time.time() + time.clock_gettime(time.CLOCK_MONOTONIC)
+                lines.append(("NextElapseUSecMonotonic", f"{span * 1000:.0f}ms"))
             lines += [("TimersMonotonic", f"{{ {key}={value} ; next_elapse=1s }}") for key, value in timer["monotonic"]]
         elif name in self.units:
             held = any(DROP_IN in path for path in self.units[name])
@@ -207,8 +258,10 @@ class Host:
                       ("FailureAction", "none" if held else "reboot"), ("SuccessAction", "none"),
                       ("ExecStart", "{ path=/bin/x ; argv[]=/bin/x a b ; ignore_errors=no }")]  # fmt: skip
         else:
+            if (self.root / TRANSIENT / name).is_file():
+                lines.append(("FragmentPath", f"/{TRANSIENT}/{name}"))
             state = "masked" if name.endswith(".target") and self.jobs.masked(name) else "not-found"
-            lines += [("LoadState", self.in_memory.get(name, state))]
+            lines += [("LoadState", self.in_memory.get(name, state)), ("ActiveState", "inactive")]
         return "\n".join(f"{key}={value}" for key, value in lines if key in asked)
 
     def busctl(self, words: list[str]) -> str:
@@ -260,5 +313,6 @@ class Host:
         return found
 
     def state(self) -> Any:
-        """Return what systemd believes."""
-        return json.loads(json.dumps([self.timers, self.units]))
+        """Return what systemd believes; who wrote a file of systemd-run's changes nothing before it stops."""
+        timers = {name: {key: timer[key] for key in timer if key != "made"} for name, timer in self.timers.items()}
+        return json.loads(json.dumps([timers, self.units]))

@@ -8,26 +8,22 @@ import fcntl
 import json
 import os
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from hikeshi.schedule import clock, seam
-from tests.unit.jobs_host import DROP_IN, Host, Killed
+from tests.unit.jobs_host import DROP_IN, SOURCE, Host, Killed
 
 CRONTAB = (
     b"# a comment\nMAILTO=root\n5 * * * * root rm -rf /srv\xff/x\n@reboot root /usr/bin/boom\n0 3 * * 1 root true\n"
 )
 ANACRONTAB = b"SHELL=/bin/sh\n1\t5\tcron.daily\trun-parts /etc/cron.daily\n7 10 weekly rm -rf /srv\n"
-EXAMPLES = settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
-LARGE = settings(EXAMPLES, max_examples=1000)
 HOUR = 3600.0
 
 
@@ -43,6 +39,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
 @pytest.fixture(autouse=True)
 def jobs_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("no process of this machine is to be signalled"))
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # no power is cut here, and the disk of whoever tests is slow
 
 
 def everything(host: Host) -> list[str]:
@@ -218,11 +215,163 @@ def test_a_held_timer_stays_away_over_a_reboot_and_comes_back(host: Host, capsys
     assert host.timers["x.timer"]["active"] and not (host.root / "etc/systemd/system/x.timer.d").exists()
 
 
-def test_holding_a_timer_reloads_nothing(host: Host) -> None:
+def test_holding_a_timer_reloads_nothing_that_could_fire(host: Host) -> None:
     host.timer("edited.timer", edited=True, fires_on_reload=True)
     assert host.do("hold", host.timer("x.timer")) == 0
     assert host.do("release") == 0
     assert not [call for call in host.calls if "daemon-reload" in call]
+
+
+def test_what_holds_a_timer_is_read_where_that_fires_nothing(host: Host, capsys: Any) -> None:
+    host.timer("edited.timer", edited=True, fires_on_reload=True)
+    ident = host.timer("x.timer")
+    assert host.do("hold", ident) == 0
+    (item,) = json.loads(capsys.readouterr().out)["jobs"]
+    assert item["result"] == "held" and "edited.timer" in item["why"], "what that leaves open is told"
+    assert host.do("hold", "timer:edited.timer") == 0
+    host.systemctl(["start", "timers.target"])
+    assert not host.timers["x.timer"]["active"] and not host.timers["edited.timer"]["active"]
+    capsys.readouterr()
+    assert host.do("hold", ident) == 0
+    assert json.loads(capsys.readouterr().out)["jobs"][0]["why"] == ""
+    assert host.do("release") == 0
+    assert host.timers["x.timer"]["active"]
+
+
+def test_a_timer_edited_while_it_was_held_does_not_catch_up(host: Host, capsys: Any) -> None:
+    stamp = host.write("/var/lib/systemd/timers/stamp-x.timer", b"", mtime=int(time.time()) - 9000)
+    ident = host.timer("x.timer", persistent=True, next=time.time() + HOUR)
+    assert host.do("hold", ident) == 0
+    host.timers["x.timer"].update(calendar=["*-*-* *:00:00"], next=time.time() - 10)
+    capsys.readouterr()
+    assert host.do("release", ident) == 0
+    assert "its stamp" in capsys.readouterr().out and stamp.stat().st_mtime > time.time() - 60
+    assert host.timers["x.timer"]["active"]
+
+
+def test_a_timer_that_was_removed_while_it_was_held_stays_away(host: Host, capsys: Any) -> None:
+    ident = host.timer("x.timer")
+    assert host.do("hold", ident) == 0
+    del host.timers["x.timer"]
+    capsys.readouterr()
+    assert host.do("release", ident) == 0
+    assert results(capsys.readouterr().out) == {ident: "gone"} and host.held() == {}
+
+
+# Timers that systemd forgets: systemd-run's
+
+
+def made(host: Host) -> dict[str, Any]:
+    return {name: told for name, told in host.tree().items() if name.startswith("run/systemd/transient/")}
+
+
+def later(host: Host, monkeypatch: pytest.MonkeyPatch, span: float) -> None:
+    """Let time pass, for both clocks."""
+    wall, ticks = time.time, time.clock_gettime
+    monkeypatch.setattr(time, "time", lambda: wall() + span)
+    monkeypatch.setattr(time, "clock_gettime", lambda clock: ticks(clock) + span)
+
+
+def test_a_date_of_systemd_run_comes_back_exactly(host: Host, capsys: Any) -> None:
+    ident = host.systemd_run_timer("run-r1.timer", f"OnCalendar=@{int(time.time() + HOUR)}")
+    before = made(host)
+    assert len(before) == 2
+    assert host.do("hold", ident) == 0
+    assert made(host) == {} and "run-r1.timer" not in host.timers
+    capsys.readouterr()
+    assert host.do("release", ident) == 0
+    assert results(capsys.readouterr().out) == {ident: "exact"}
+    assert made(host) == before and host.timers["run-r1.timer"]["active"] and host.held() == {}
+
+
+def test_a_time_of_systemd_run_fires_when_it_would_have(
+    host: Host, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ident = host.systemd_run_timer("run-r1.timer", "OnActiveSec=10min")
+    due, before = time.time() + 600, made(host)
+    for span in (200, 300):
+        assert host.do("hold", ident) == 0
+        assert made(host).keys() <= {"run/systemd/transient/run-r1.service"}
+        later(host, monkeypatch, span)
+        capsys.readouterr()
+        assert host.do("release", ident) == 0
+        assert "what is left" in capsys.readouterr().out
+        assert host.timers["run-r1.timer"]["active"]
+        assert abs(host.timers["run-r1.timer"]["counts_to"] - due) < 5
+        assert made(host).keys() == before.keys()
+        assert made(host)["run/systemd/transient/run-r1.service"] == before["run/systemd/transient/run-r1.service"]
+    assert (host.root / "run/systemd/transient/run-r1.timer").read_text().count("OnActiveSec=") == 1
+
+
+@pytest.mark.parametrize("setting", ["OnActiveSec=10min", "OnCalendar=@DUE"])
+def test_a_time_of_systemd_run_that_passed_is_kept(
+    host: Host, capsys: Any, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    ident = host.systemd_run_timer("run-r1.timer", setting.replace("DUE", f"{int(time.time() + 600)}"))
+    assert host.do("hold", ident) == 0
+    later(host, monkeypatch, 700)
+    capsys.readouterr()
+    for _ in range(2):
+        assert host.do("release", ident) == 0
+        (item,) = json.loads(capsys.readouterr().out)["jobs"]
+        assert (item["result"], item["missed"]) == ("came due", True)
+        assert "run/systemd/transient/run-r1.timer" not in made(host)
+        assert host.held()[ident]["state"] == "came due"
+    assert host.do("hold", ident) == 0
+    assert results(capsys.readouterr().out) == {ident: "already held"}
+    assert host.do("release", "--run", ident) == 0
+    assert host.fired == ["run-r1.service"] and "run/systemd/transient/run-r1.service" in made(host)
+    assert host.held() == {}
+    host.fired.clear()
+
+
+@pytest.mark.parametrize("settings", [("OnCalendar=hourly",), ("OnActiveSec=10min", "OnUnitActiveSec=1h")])
+def test_what_repeats_goes_on_after_a_time_that_passed(
+    host: Host, monkeypatch: pytest.MonkeyPatch, settings: tuple[str, ...]
+) -> None:
+    ident = host.systemd_run_timer("run-r1.timer", *settings)
+    assert host.do("hold", ident) == 0
+    later(host, monkeypatch, 5000)
+    assert host.do("release", ident) == 0
+    timer = host.timers["run-r1.timer"]
+    assert timer["active"] and (timer["next"] or timer["counts_to"]) > time.time() and host.held() == {}
+
+
+def test_a_restart_forgets_what_systemd_run_made_and_that_is_told(host: Host, capsys: Any) -> None:
+    ident = host.systemd_run_timer("run-r1.timer", "OnActiveSec=10min")
+    assert host.do("hold", ident) == 0
+    host.boot()
+    assert host.do("restore") == 0
+    capsys.readouterr()
+    assert host.do("release", ident) == 0
+    (item,) = json.loads(capsys.readouterr().out)["jobs"]
+    assert item["result"] == "gone" and "restarted" in item["why"]
+    assert host.held() == {} and list((host.root / "var/lib/hikeshi/jobs").glob(".kept-*/run-r1.service"))
+
+
+def test_another_timer_of_the_same_name_is_not_lost(host: Host, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ident = host.systemd_run_timer("backup.timer", "OnActiveSec=10min")
+    assert host.do("hold", ident) == 0
+    host.systemd_run_timer("backup.timer", "OnActiveSec=20min")
+    for verb in ("hold", "release"):
+        assert host.do(verb, ident) == 2
+        assert host.timers["backup.timer"]["active"]
+    host.systemctl(["stop", "backup.timer"])
+    later(host, monkeypatch, 700)
+    assert host.do("release", ident) == 0
+    host.systemd_run_timer("backup.timer", "OnActiveSec=20min")
+    assert host.do("hold", ident) == 0
+    assert "backup.timer" not in host.timers
+    assert b"20min" in (host.root / f"var/lib/hikeshi/jobs/{held_in(host, ident)}/backup.timer").read_bytes()
+
+
+def held_in(host: Host, ident: str) -> str:
+    return Path(host.jobs.folder_of(ident)).name
+
+
+def test_our_own_timers_are_not_held(host: Host) -> None:
+    assert host.do("hold", host.systemd_run_timer("hikeshi-gate-expiry.timer", "OnActiveSec=10min")) == 2
+    assert host.timers["hikeshi-gate-expiry.timer"]["active"] and host.held() == {}
 
 
 def test_a_unit_is_refused_while_a_reload_could_fire(host: Host, capsys: Any) -> None:
@@ -391,7 +540,7 @@ def dying(host: Host, at: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], 
 
 
 @pytest.mark.parametrize("verb", ["hold", "release"])
-@pytest.mark.parametrize("kind", ["at", "cron", "anacron", "periodic", "timer", "shutdown", "apt", "unit"])
+@pytest.mark.parametrize("kind", ["at", "cron", "anacron", "periodic", "timer", "transient", "shutdown", "apt", "unit"])
 @pytest.mark.parametrize("by", ["again", "boot"])
 def test_killed_anywhere_it_is_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, kind: str, by: str
@@ -400,7 +549,10 @@ def test_killed_anywhere_it_is_finished(
     while died:
         at, died = at + 1, False
         host = Host(tmp_path / str(at))
-        ident = next(ident for ident in everything(host) if ident.startswith(f"{kind}:"))
+        if kind == "transient":
+            ident = host.systemd_run_timer("run-r1.timer", "OnCalendar=hourly")
+        else:
+            ident = next(ident for ident in everything(host) if ident.startswith(f"{kind}:"))
         before, systemd = host.tree(), host.state()
         if verb == "release":
             assert host.do("hold", ident) == 0
@@ -410,7 +562,7 @@ def test_killed_anywhere_it_is_finished(
                 host.do(verb, ident)
             except Killed:
                 died = True
-        if by == "boot" and verb == "hold" and died and kind not in ("shutdown", "timer"):
+        if by == "boot" and verb == "hold" and died and kind != "shutdown":
             host.jobs.KNOWN = None
             begun = bool(host.held())
             assert host.do("restore") == 0
@@ -511,59 +663,17 @@ def test_what_is_no_id_touches_nothing(host: Host, ident: str) -> None:
     assert host.tree() == before and host.held() == {}
 
 
-NAMES = st.binary(min_size=1, max_size=40).filter(lambda name: not {0, 47} & set(name) and name not in (b".", b".."))
-BODIES = st.one_of(st.binary(max_size=300), st.sampled_from([b"$(touch ran)\n", b"{{ 7 * 7 }}\n", b"\x1b]0;x\x07\n"]))
-
-
-def hostile(host: Host, name: bytes, body: bytes) -> None:
-    """Put a job with this name and body wherever it can stand, hold all of it, and have it back exactly."""
-    files = {
-        b"/var/spool/cron/atjobs/a00003" + b"%08x" % (int(time.time() + HOUR) // 60) + name: (
-            BODY := b"#!/bin/sh\n" + body
-        ),
-        b"/etc/cron.d/" + name: b"* * * * * root " + body + b"\n",
-        b"/var/spool/cron/crontabs/" + name: body,
-        b"/etc/cron.daily/" + name: BODY,
-        b"/etc/anacrontab": b"1 5 job " + body.replace(b"\n", b" ") + b"x\n",
-    }
-    for path, data in files.items():
-        place = Path(os.fsdecode(os.fsencode(host.root) + path))
-        place.write_bytes(data)
-        place.chmod(0o700)
-        os.utime(place, ns=(1, 10**18 + 7))
-    before = host.tree()
-    ids = [f"at:{os.fsdecode(path[23:])}" for path in files if b"atjobs" in path]
-    ids += [f"periodic:{os.fsdecode(path)}" for path in files if b"daily" in path]
-    for path, data in files.items():
-        if b"cron.d/" in path or b"crontabs" in path:
-            for number, line in enumerate(data.split(b"\n"), start=1):
-                digest = host.jobs.hashlib.sha256(line).hexdigest()[:8]
-                ids.append(f"cron:{os.fsdecode(path)}:{number}:{digest}")
-    ids.append("anacron:job")
-    assert host.do("collect") == 0
-    assert host.do("hold", *ids) == 0
-    assert host.do("hold", *ids) == 0
-    assert list((host.root / "var/spool/cron/atjobs").iterdir()) == []
-    assert host.do("release") == 0
-    assert host.tree() == before and host.held() == {} and host.fired == []
-    for path in files:
-        Path(os.fsdecode(os.fsencode(host.root) + path)).unlink()
-
-
-@EXAMPLES
-@given(name=NAMES, body=BODIES)
-def test_hostile_names_and_bodies_come_back_exactly(host: Host, name: bytes, body: bytes) -> None:
-    hostile(host, name, body)
-
-
-@pytest.mark.large
-@LARGE
-@given(name=NAMES, body=BODIES)
-def test_a_thousand_hostile_names_and_bodies(host: Host, name: bytes, body: bytes) -> None:
-    hostile(host, name, body)
-
-
 # Told
+
+
+def test_the_program_may_come_from_standard_input(host: Host) -> None:
+    ident = host.at(time.time() + HOUR)
+    with SOURCE.open("rb") as text:
+        words = [sys.executable, "-", "collect", "--root", str(host.root)]
+        done = subprocess.run(words, stdin=text, capture_output=True, check=True, timeout=60, cwd="/")
+    told = json.loads(done.stdout)
+    assert [f"at:{file['path'].rpartition('/')[2]}" for file in told["files"]] == [ident]
+    seam.read("web1", told)
 
 
 def test_collect_tells_what_the_clock_reads(host: Host, capsys: Any) -> None:
@@ -679,6 +789,8 @@ def test_shield_goes_on_and_off_exactly(host: Host) -> None:
     assert told["on"] and set(told["masked"]) == set(host.jobs.TARGETS) and told["refused_by_dbus"]
     assert 590 < told["left_s"] <= 600 and told["not_masked"] == []
     ending = next(words for name, words in host.transient.items() if name.endswith(".timer"))
+    armed = next(call for call in host.calls if call[0] == "systemd-run" and "--on-active=601" in call)
+    assert any(word.startswith("--on-calendar=@") for word in armed), "a reload lets the other one count anew"
     assert ending[1:] == ["shield", "off"], "systemd ends it with everything of ours dead"
     assert host.do(*ending[1:]) == 0
     assert host.tree() == before and host.transient == {}

@@ -19,9 +19,11 @@ was killed is finished by the next call, or at boot. No job is run here but by `
 - at: the file leaves the spool; atd (3.2.5, run_loop) runs what it finds there. One that came due is not put back.
 - cron, anacron: the line becomes a comment, the file replaced by rename; cron reads it again by its time.
 - periodic: without its x bits, run-parts passes over it.
-- timer: stopped, then a condition that never holds keeps it so at boot. systemd is not reloaded: that could fire timers
-  whose files were edited (systemd 252, timer_coldplug). Started again it counts from now; one with OnBootSec= would
-  elapse at once (timer_enter_waiting), and is left stopped and told.
+- timer: stopped, then a condition that never holds keeps it so. systemd reads that in a reload, which is left out where
+  it could fire timers whose files were edited (systemd 252, timer_coldplug). Started again it counts from now; one with
+  OnBootSec= would elapse at once (timer_enter_waiting), and is left stopped and told.
+- timer of systemd-run: systemd forgets it when it stops (unit_remove_transient), so its files are saved, and put back;
+  one that counts from its start gets what is left of its time. One that came due, and has no other time, is kept.
 - shutdown: cancelled by logind, and scheduled anew. apt: a setting that comes last. unit: its actions set to none.
 
 Exit status: 0 done · 1 failed · 2 something was refused, and is named; nothing of it was changed.
@@ -56,6 +58,7 @@ ANACRON, STAMPS = "/etc/anacrontab", "/var/spool/anacron"
 SHUTDOWN = "/run/systemd/shutdown/scheduled"
 APT, APT_MAIN, APT_HELD = "/etc/apt/apt.conf.d", "/etc/apt/apt.conf", "/etc/apt/apt.conf.d/zzz-hikeshi-held"
 UNITS, DROP_IN = "/etc/systemd/system", "zz-hikeshi-held.conf"
+TRANSIENT = "/run/systemd/transient"
 TIMER_STAMPS = "/var/lib/systemd/timers"
 POLICY = "/etc/dbus-1/system.d/hikeshi-shield.conf"
 SESSIONS = "/run/systemd/sessions"
@@ -112,8 +115,9 @@ def run(*words):
     """Run a command that changes something; raise OSError with its own words when it fails."""
     try:
         done = subprocess.run(
-            words, capture_output=True, text=True, errors="replace", env=ENVIRONMENT, timeout=COMMAND_S, check=False
-        )
+            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", env=ENVIRONMENT,
+            timeout=COMMAND_S, check=False,
+        )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise OSError(f"{' '.join(words)}: no answer in {COMMAND_S} s") from error
     except FileNotFoundError as error:
@@ -127,8 +131,9 @@ def asks(*words):
     """Run a command that asks; return what it says, whatever its exit status."""
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         return subprocess.run(
-            words, capture_output=True, text=True, errors="replace", env=ENVIRONMENT, timeout=COMMAND_S, check=False
-        ).stdout
+            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", env=ENVIRONMENT,
+            timeout=COMMAND_S, check=False,
+        ).stdout  # fmt: skip
     return ""
 
 
@@ -290,8 +295,8 @@ def begin(entry, data):
     new = f"{os.path.dirname(folder)}/.new"
     shutil.rmtree(new, ignore_errors=True)
     os.mkdir(new, 0o700)
-    if data is not None:
-        put(f"{new}/saved", data, entry["stat"])
+    for name, (content, like) in data.items():
+        put(f"{new}/{name}", content, like)
     with open(f"{new}/manifest.json", "w", encoding="ascii") as file:
         json.dump(entry, file, indent=1)
         file.flush()
@@ -313,9 +318,9 @@ def forget(ident):
     shutil.rmtree(gone, ignore_errors=True)
 
 
-def saved(entry):
+def saved(entry, name="saved"):
     """Return the bytes that were saved of a job."""
-    with open(f"{folder_of(entry['id'])}/saved", "rb") as file:
+    with open(f"{folder_of(entry['id'])}/{name}", "rb") as file:
         return file.read()
 
 
@@ -395,13 +400,22 @@ def monotonic(unit):
     return [(pair[1].replace("USec", "Sec"), seconds(pair[2]) or 0.0) for pair in pairs if pair]
 
 
+def calendar(unit):
+    """Return the calendar events of a timer."""
+    pairs = [re.match(r"\{ OnCalendar=(.*?) ; next_elapse=", value) for value in unit.get("TimersCalendar", [])]
+    return [pair[1] for pair in pairs if pair]
+
+
 def next_of(unit):
     """Return when systemd means to let a timer elapse next; None when it does not."""
-    times = [epoch(one(unit, "NextElapseUSecRealtime"))]
-    span = seconds(one(unit, "NextElapseUSecMonotonic"))
-    if span:
-        times.append(time.time() - time.clock_gettime(time.CLOCK_MONOTONIC) + span)
+    times = (epoch(one(unit, "NextElapseUSecRealtime")), next_monotonic(unit))
     return min((when for when in times if when), default=None)
+
+
+def next_monotonic(unit):
+    """Return when a timer elapses next that counts from something; None when it does not."""
+    span = seconds(one(unit, "NextElapseUSecMonotonic"))
+    return time.time() - time.clock_gettime(time.CLOCK_MONOTONIC) + span if span else None
 
 
 def foreign_timers():
@@ -455,7 +469,8 @@ def has_read(unit):
     return drop_in(one(unit, "Id")) in " ".join(unit.get("DropInPaths", [])).split()
 
 
-# Kinds: `find` says what is to be saved, `take` takes out of reach, `give` puts back; these two may be called again
+# Kinds: `find` says what is to be saved (facts, and its files by name: bytes and what they are like), `take` takes out
+# of reach, `give` puts back; these two may be called again
 
 
 def minute_of(name):
@@ -482,7 +497,7 @@ class At:
         facts = {"path": path, "stat": look(path), "due": minute * 60}
         if os.path.lexists(at(f"{SPOOL}/={name[1:]}")):
             raise RefusedError(f"{ident} is being started by atd this moment")
-        return facts, read(path)
+        return facts, {"saved": (read(path), facts["stat"])}
 
     def take(self, entry):
         """Take the file out of the spool; it stays the same file."""
@@ -595,7 +610,7 @@ class Line:
         for other in beside:
             if saved(other) == whole:
                 facts["stat"] = {**other["stat"], **{key: facts["stat"][key] for key in ("mode", "uid", "gid")}}
-        return facts, whole
+        return facts, {"saved": (whole, facts["stat"])}
 
     def write(self, entry, data, like=None):
         """Replace the file; cron reads it again where a time changed by a second, of the file and of its folder."""
@@ -682,7 +697,7 @@ class Periodic:
         facts = {"path": path, "stat": look(path), "due": None}
         if not facts["stat"]["mode"] & 0o111:
             raise GoneError("it is not executable, so that run-parts passes over it anyway")
-        return facts, read(path)
+        return facts, {"saved": (read(path), facts["stat"])}
 
     def take(self, entry):
         """Take its x bits away."""
@@ -721,31 +736,61 @@ class Timer:
     """A timer of systemd."""
 
     properties = ("LoadState", "ActiveState", "SubState", "Persistent", "NextElapseUSecRealtime",
-                  "NextElapseUSecMonotonic", "TimersMonotonic", "Unit", "DropInPaths", "UnitFileState")  # fmt: skip
+                  "NextElapseUSecMonotonic", "TimersMonotonic", "TimersCalendar", "Unit", "DropInPaths",
+                  "UnitFileState", "FragmentPath")  # fmt: skip
 
     def asked(self, unit):
         """Return what systemd says of the timer."""
         return shown(self.properties, [unit]).get(unit, {"Id": [unit]})
 
     def find(self, ident):
-        """Return the facts of a timer; there is nothing to save but its state."""
+        """Return the facts of a timer; there is nothing to save but its state, unless systemd forgets it."""
         unit = ident.partition(":")[2]
         if not UNIT_NAME.fullmatch(unit) or not unit.endswith(".timer"):
             raise RefusedError(f"{ident}: no name of a timer")
+        if unit.startswith("hikeshi-"):
+            raise RefusedError(f"{ident} is ours: it ends, or undoes, what was begun here")
         facts = {"unit": unit, "due": None, "made_folder": not os.path.lexists(os.path.dirname(at(drop_in(unit))))}
         if OFFLINE:  # what is missed until the disk runs, nobody knows: it counts as missed
             wanted = os.path.lexists(at(f"{UNITS}/timers.target.wants/{unit}"))
-            return {**facts, "active": wanted, "persistent": True, "boot": "", "offline": True}, None
+            return {**facts, "active": wanted, "boot": "", "offline": True, "calendar": []}, {}
         told = self.asked(unit)
         if one(told, "LoadState") != "loaded":
             raise GoneError(f"systemd says that it is {one(told, 'LoadState') or 'unknown'}")
-        facts |= {"active": one(told, "ActiveState") == "active", "persistent": one(told, "Persistent") == "yes",
-                  "due": next_of(told), "triggers": one(told, "Unit"), "boot": boot_id()}  # fmt: skip
-        return facts, None
+        facts |= {"active": one(told, "ActiveState") == "active", "due": next_of(told), "triggers": one(told, "Unit"),
+                  "boot": boot_id(), "calendar": calendar(told)}  # fmt: skip
+        return self.forgotten(facts, told) if transient(told) else (facts, {})
+
+    def forgotten(self, facts, told):
+        """Return the facts of a timer that systemd forgets when it stops, and the files it would remove then."""
+        spans = [span for name, span in monotonic(told) if name in ("OnUnitActiveSec", "OnUnitInactiveSec")]
+        if not facts["active"] or one(told, "SubState") == "elapsed" or not (facts["due"] or spans):
+            raise GoneError("it was made by systemd-run, and fires no more, or this moment")
+        units = [facts["unit"]]
+        if transient(shown(("FragmentPath",), [facts["triggers"]]).get(facts["triggers"], {})):
+            units.append(facts["triggers"])
+        facts |= {"files": {unit: look(f"{TRANSIENT}/{unit}") for unit in units}, "counts": bool(monotonic(told)),
+                  "counts_to": next_monotonic(told), "again_s": min(spans, default=None)}  # fmt: skip
+        return facts, {unit: (read(f"{TRANSIENT}/{unit}"), like) for unit, like in facts["files"].items()}
+
+    def another(self, entry):
+        """Say whether a timer runs that has only the name of one that we hold."""
+        return entry["state"] != "holding" and not entry.get("given") and self.runs(entry)
+
+    def runs(self, entry):
+        """Say whether the timer is active."""
+        return one(self.asked(entry["unit"]), "ActiveState") == "active"
 
     def take(self, entry):
         """Stop the timer, then keep it from starting. One that has elapsed for good fires no more before a boot."""
         stopped = False
+        if "files" in entry:
+            if self.runs(entry):
+                run("systemctl", "stop", entry["unit"])
+                stopped = True
+            remove(at(f"{TRANSIENT}/{entry['unit']}"))  # systemd leaves a file that we had put back
+            entry["given"] = False
+            return stopped
         if not OFFLINE:
             told = self.asked(entry["unit"])
             if one(told, "ActiveState") == "active" and one(told, "SubState") != "elapsed":
@@ -758,25 +803,69 @@ class Timer:
         if OFFLINE:
             remove_drop_in(entry)
             return "exact", ""
-        told, said, now = self.asked(entry["unit"]), [], time.time()
+        if "files" in entry:
+            return self.give_forgotten(entry)
+        told = self.asked(entry["unit"])
         reload = has_read(told)
         if reload:
             may_reload(f"{entry['id']}, whose condition systemd has read,")
         remove_drop_in(entry)
-        missed = entry.get("offline", False) or bool(due and due <= now)
-        stamp = at(f"{TIMER_STAMPS}/stamp-{entry['unit']}")
-        if missed and entry["persistent"] and os.path.lexists(stamp) and os.lstat(stamp).st_mtime < (due or now):
-            os.utime(stamp, follow_symlinks=False)
-            said.append("its stamp was moved to now, so that it does not catch up")
         if reload:
             run("systemctl", "daemon-reload")
+            told = self.asked(entry["unit"])  # somebody may have edited it
+        if one(told, "LoadState") != "loaded":
+            return "gone", f"systemd says that it is {one(told, 'LoadState')} by now; it stays so"
+        missed = entry.get("offline", False) or bool(due and due <= time.time())
+        late = missed or entry["calendar"] != calendar(told)
+        said = [self.forgive(entry, due)] if late and one(told, "Persistent") == "yes" else []
         if entry["active"] and one(told, "ActiveState") != "active":
             if self.at_once(entry, told, missed):
                 said.append("started now it would fire at once, so it stays stopped until the next boot; "
                             f"`systemctl start {entry['unit']}` starts and fires it")  # fmt: skip
-                return "left stopped", "; ".join(said)
+                return "left stopped", "; ".join(filter(None, said))
             run("systemctl", "start", entry["unit"])
-        return "exact", "; ".join(said)
+        return "exact", "; ".join(filter(None, said))
+
+    def forgive(self, entry, due):
+        """Make systemd believe that a timer has just fired, so that it does not catch up."""
+        stamp = at(f"{TIMER_STAMPS}/stamp-{entry['unit']}")
+        if not os.path.lexists(stamp) or os.lstat(stamp).st_mtime >= (due or time.time()):
+            return ""
+        os.utime(stamp, follow_symlinks=False)
+        return "its stamp was moved to now, so that it does not catch up"
+
+    def give_forgotten(self, entry):
+        """Put the files of a timer of systemd-run back, and start it, so that it fires when it would have."""
+        unit, now, said = entry["unit"], time.time(), []
+        if entry["boot"] != boot_id():
+            return "gone", "it was made by systemd-run: the host was restarted since, which forgets such a timer anyway"
+        if self.runs(entry):
+            if entry.get("given"):
+                return "exact", ""
+            raise RefusedError(f"another timer has its name by now; stop it first: systemctl stop {unit}")
+        missed = bool(entry["due"]) and entry["due"] <= now
+        still = (entry["counts_to"] or 0) > now
+        left = entry["counts_to"] - now if still else entry["again_s"]
+        data = {name: saved(entry, name) for name in entry["files"]}
+        if entry["counts"]:
+            if left is None and not entry["calendar"]:
+                return "came due", f"it would fire at once, so it is kept; `release --run {entry['id']}` runs it"
+            data[unit] = re.sub(rb"(?m)^On(?:Active|Boot|Startup)Sec=.*\n?", b"", data[unit])
+            if left is not None:
+                data[unit] += b"\n[Timer]\nOnActiveSec=%dms\n" % max(1, round(left * 1000))
+                why = "what is left until it would fire" if still else "counted from now"
+                said.append(f"its file says OnActiveSec={left:.0f}s, {why}")
+        entry["given"] = True
+        save(entry)
+        os.makedirs(at(TRANSIENT), mode=0o755, exist_ok=True)
+        for name, content in data.items():
+            put(at(f"{TRANSIENT}/{name}"), content, entry["files"][name])
+        said += [self.forgive(entry, entry["due"])] if missed else []
+        run("systemctl", "start", unit)
+        if missed and next_of(self.asked(unit)) is None:
+            self.take(entry)
+            return "came due", f"it has no other time, so it is kept; `release --run {entry['id']}` runs it"
+        return "exact", "; ".join(filter(None, said))
 
     def at_once(self, entry, told, missed):
         """Say whether the timer would elapse as soon as it starts: what counts from a time that is past does."""
@@ -793,8 +882,19 @@ class Timer:
 
     def start(self, entry):
         """Start what the timer would have started; the timer stays held."""
+        for name, like in entry.get("files", {}).items():
+            if name != entry["unit"]:
+                os.makedirs(at(TRANSIENT), mode=0o755, exist_ok=True)
+                put(at(f"{TRANSIENT}/{name}"), saved(entry, name), like)
         run("systemctl", "start", "--no-block", "--", entry["triggers"])
+        if entry["state"] == "came due":
+            return f"{entry['triggers']} was started"
         return f"{entry['triggers']} was started; the timer is still held"
+
+
+def transient(told):
+    """Say whether systemd-run made a unit, so that systemd forgets it when it ends."""
+    return one(told, "FragmentPath").startswith(f"{TRANSIENT}/")
 
 
 def seconds_of_start():
@@ -827,7 +927,7 @@ class Shutdown:
         facts = {"path": SHUTDOWN, "stat": look(SHUTDOWN), "due": int(told["USEC"]) / 1e6, "usec": told["USEC"],
                  "mode": told.get("MODE", ""), "wall": told.get("WARN_WALL") == "1",
                  "message": told.get("WALL_MESSAGE", "")}  # fmt: skip
-        return facts, data
+        return facts, {"saved": (data, facts["stat"])}
 
     def take(self, entry):
         """Cancel it."""
@@ -869,7 +969,7 @@ class Apt:
         later = [name for name in sorted(os.listdir(at(APT))) if name > os.path.basename(APT_HELD)]
         if later:
             raise RefusedError(f"{APT}/{later[-1]} is read behind ours; rename it, or change it by hand")
-        return {"path": APT_HELD, "due": None}, None
+        return {"path": APT_HELD, "due": None}, {}
 
     def take(self, entry):
         """Write a setting that comes last."""
@@ -905,7 +1005,7 @@ class Unit:
             if one(told, "LoadState") != "loaded":
                 raise GoneError(f"systemd says that it is {one(told, 'LoadState') or 'unknown'}")
             may_reload(ident)
-        return {"unit": unit, "due": None, "made_folder": made}, None
+        return {"unit": unit, "due": None, "made_folder": made}, {}
 
     def take(self, entry):
         """Set its actions to none, and let systemd read that."""
@@ -962,6 +1062,12 @@ def result(ident, word, why="", **more):
 def hold_one(ident, due, check):
     """Hold one job."""
     kind, entry = kind_of(ident), entries().get(ident)
+    if entry is not None and "files" in entry and not OFFLINE and kind.another(entry):
+        if entry["state"] != "came due":
+            raise RefusedError("another timer has its name by now, and only one can be held; stop one of them by hand")
+        if not check:
+            keep(entry)
+        entry = None
     if entry is None:
         facts, data = kind.find(ident)
         if check:
@@ -1003,7 +1109,7 @@ def release_one(ident, due, check):
         entry["state"] = "held"
         save(entry)
         raise
-    if word == "came due" and entry["kind"] == "at":
+    if word == "came due" and entry["kind"] in ("at", "timer"):
         entry["state"] = word
         save(entry)
     elif word == "gone":
@@ -1030,7 +1136,7 @@ def run_one(ident, check):
     if check:
         return result(ident, "would be run")
     why = kind_of(ident).start(entry)
-    if entry["kind"] == "at":
+    if entry["kind"] == "at" or entry["state"] == "came due":
         forget(ident)
     return result(ident, "run", why)
 
@@ -1049,6 +1155,30 @@ def each(idents, do, check):
             found.append(result(ident, "failed", f"{type(why).__name__}: {why}"))
     words = {item["result"] for item in found}
     return found, 1 if "failed" in words else 2 if "refused" in words else 0
+
+
+def heed(found):
+    """Let systemd read the conditions of the timers that are held, where its reload can fire nobody's timer.
+
+    Without them a start of timers.target would start a timer that systemd still has in memory.
+    """
+    held = {entry["unit"]: ident for ident, entry in entries().items() if entry["kind"] == "timer"
+            and entry["state"] == "held" and "files" not in entry}  # fmt: skip
+    told = shown(("DropInPaths",), held) if held and not OFFLINE else {}
+    unread = [held[unit] for unit, about in told.items() if unit in held and not has_read(about)]
+    if not unread:
+        return
+    why = f"its reload could fire {', '.join(foreign_timers())}: hold these, then this again"
+    if not foreign_timers():
+        try:
+            run("systemctl", "daemon-reload")
+        except OSError as error:
+            why = str(error)
+        else:
+            return
+    for item in found:
+        if item["id"] in unread:
+            item["why"] = f"it is stopped, but systemd has not read yet that it must not be started; {why}"
 
 
 def caller():
@@ -1126,8 +1256,8 @@ def collect_timers(unseen):
     if not names:
         unseen.append("timers: systemctl names none")
         return []
-    wanted = (*Timer.properties, "TimersCalendar", "RandomizedDelayUSec", "FixedRandomDelay", "AccuracyUSec",
-              "LastTriggerUSec", "NeedDaemonReload", "FragmentPath")  # fmt: skip
+    wanted = (*Timer.properties, "RandomizedDelayUSec", "FixedRandomDelay", "AccuracyUSec", "LastTriggerUSec",
+              "NeedDaemonReload")  # fmt: skip
     told = {name: unit for name, unit in shown(wanted, dict.fromkeys(names)).items() if name.endswith(".timer")}
     services = shown(
         ("ExecStart", "User"), dict.fromkeys(one(unit, "Unit") for unit in told.values() if one(unit, "Unit"))
@@ -1137,14 +1267,13 @@ def collect_timers(unseen):
 
 def timer_fact(name, unit, service):
     """Return what is told of one timer."""
-    events = [re.match(r"\{ OnCalendar=(.*?) ; next_elapse=", value) for value in unit.get("TimersCalendar", [])]
     commands = [re.search(r"argv\[\]=(.*?) ; ignore_errors=", value) for value in service.get("ExecStart", [])]
     accuracy = seconds(one(unit, "AccuracyUSec"))
     stamp = None
     with contextlib.suppress(OSError):
         stamp = os.lstat(at(f"{TIMER_STAMPS}/stamp-{name}")).st_mtime
     return {
-        "unit": name, "triggers": one(unit, "Unit"), "calendar": [event[1] for event in events if event],
+        "unit": name, "triggers": one(unit, "Unit"), "calendar": calendar(unit),
         "monotonic": [list(pair) for pair in monotonic(unit)], "persistent": one(unit, "Persistent") == "yes",
         "randomized_delay_s": seconds(one(unit, "RandomizedDelayUSec")) or 0.0,
         "fixed_random_delay": one(unit, "FixedRandomDelay") == "yes",
@@ -1324,10 +1453,14 @@ def ends(token):
 
 
 def arm(token, span, *more):
-    """Let systemd end the shield after some seconds, whatever becomes of us."""
+    """Let systemd end the shield after some seconds, whatever becomes of us.
+
+    With each reload of systemd what counts from a start counts anew (252), so the hour by the clock is given as well.
+    """
     run(
         "systemd-run", f"--unit={ends(token)}", "--collect", *more, f"--on-active={int(span) + 1}",
-        "--timer-property=AccuracySec=1s", "--property=Restart=on-failure", "--property=RestartSec=60",
+        f"--on-calendar=@{int(time.time() + span) + 1}", "--timer-property=AccuracySec=1s",
+        "--property=Restart=on-failure", "--property=RestartSec=60",
         "--description=End the shield against reboots", "--", at(PROGRAM), "shield", "off",
     )  # fmt: skip
 
@@ -1427,6 +1560,7 @@ def restore():
     """At boot, before what runs jobs: finish what was killed, let the shield stand for the time it has left."""
     begun = [(ident, None) for ident, entry in entries().items() if entry["state"] == "holding"]
     found, status = each(begun, hold_one, check=False)
+    heed(found)
     state = meant()
     if state and left(state) > 0:
         state["token"] = secrets.token_hex(6)
@@ -1506,7 +1640,10 @@ def change(verb, words, check):
     if verb == "hold":
         if not idents or runs or dues:
             raise RefusedError("hold takes ids; `collect` tells them")
-        return each(idents, hold_one, check)
+        found, status = each(idents, hold_one, check)
+        if not check:
+            heed(found)
+        return found, status
     if runs:
         return each(((ident, None) for ident in runs), lambda ident, due, check: run_one(ident, check), check)
     # The other way round: of several lines of one file, the last that goes has the file as it was.
