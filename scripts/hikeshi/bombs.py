@@ -217,6 +217,7 @@ def hold_jobs(
     if before is not None and recovery is not None and before.record.data.get("recovery") is None:
         recovery = None
     with journal.action("jobs", {"step": "hold", "count": len(jobs)}) as action:
+        action.data["step"] = "hold"
         # Written first: whoever comes after a crash must know what to put back.
         _note_open(site, f"jobs are being held on {', '.join(hosts)}", recovery)
         seconds = (done.agenda.until - datetime.now(UTC)).total_seconds()
@@ -326,7 +327,9 @@ def release_jobs(
         _release(site, done, calls, words, check=True)
         return
     journal = store.journal(site)
-    with journal.action("jobs", {"step": "run" if run else "release", "count": len(chosen)}) as action:
+    step = "run" if run else "release"
+    with journal.action("jobs", {"step": step, "count": len(chosen)}) as action:
+        action.data["step"] = step
         _release(site, done, calls, words)
         journal.append("jobs.released", {"jobs": [item.as_data() for item in done.results]})
         wrong = [f"{item.host} · {item.id}: {item.why}" for item in done.results if item.failed]

@@ -493,9 +493,10 @@ def show_jobs(site: Site, done: bombs.Outcome, *, nothing: str, as_json: bool) -
     else:
         for item in done.results:
             at = f"{clock.said(item.due, site.zone, done.agenda.now)} · " if item.due else ""
-            missed = "came due while it was held, not run; " if item.missed and item.result != "came due" else ""
+            missed = "came due while it was held, not run" if item.missed and item.result != "came due" else ""
             style = "[bold red]" if item.failed else "[bold]"
-            told = f"{screen.line(item.host)} · {screen.line(item.id, 200)} · {at}{missed}{screen.line(item.why, 300)}"
+            why = "; ".join(filter(None, (missed, screen.line(item.why, 300))))
+            told = f"{screen.line(item.host)} · {screen.line(item.id, 200)} · {at}{why}"
             screen.out.print(f"{style}{screen.line(item.result, 40)}[/] {told.removesuffix(' · ')}")
         for host, on in done.shields.items():
             screen.out.print(f"reboots are {'refused' if on else 'possible again'} on {screen.line(host)}")

@@ -27,8 +27,8 @@ printf '* * * * * root touch {RAN}-wipe; rm -rf /srv/nothing-of-that-name\\n@reb
 printf '#!/bin/sh\\ntouch {RAN}-daily\\n' > /etc/cron.daily/bomb; chmod 755 /etc/cron.daily/bomb
 date -d '3 days ago' +%Y%m%d > /var/spool/anacron/cron.daily
 printf '{SERVICE.format(RAN + "-overdue")}' > {UNITS}/overdue.service
-printf '[Timer]\\nOnCalendar=%s\\nPersistent=yes\\n[Install]\\nWantedBy=timers.target\\n' "$(date -d '3 minutes' +%H:%M)" \\
-  > {UNITS}/overdue.timer
+due=$(date -d '3 minutes' +%H:%M)
+printf '[Timer]\\nOnCalendar=%s\\nPersistent=yes\\n[Install]\\nWantedBy=timers.target\\n' "$due" > {UNITS}/overdue.timer
 printf '{SERVICE.format(RAN + "-edited")}' > {UNITS}/edited.service
 printf '[Timer]\\nOnCalendar=monthly\\nPersistent=yes\\n[Install]\\nWantedBy=timers.target\\n' > {UNITS}/edited.timer
 printf '[Unit]\\nFailureAction=reboot\\n[Service]\\nExecStart=/bin/sh -c "sleep 100; false"\\n' > {UNITS}/bomb.service
@@ -38,16 +38,16 @@ systemctl start --no-block bomb.service
 touch -d '3 days ago' /var/lib/systemd/timers/stamp-overdue.timer
 # systemd has not read this: whoever reloads it makes the timer fire every minute.
 printf '[Timer]\\nOnCalendar=*:*\\nPersistent=yes\\n[Install]\\nWantedBy=timers.target\\n' > {UNITS}/edited.timer
-shutdown -r +3 'from the past' 2> /dev/null
+shutdown -r +20 'from the past' 2> /dev/null
 """
 REACHES = f"* * * * * root touch {RAN}-reach; rsync -a --delete /srv/none/ web1:/srv/none/; ssh web1 reboot\\n"
 REACH = f"printf '{REACHES}' > /etc/cron.d/reach"
 GONE = (
     f"rm -f {RAN}-* /etc/cron.d/bomb /etc/cron.d/reach /etc/cron.daily/bomb {UNITS}/overdue.* {UNITS}/edited.* "
     f"{UNITS}/bomb.service {UNITS}/timers.target.wants/overdue.timer {UNITS}/timers.target.wants/edited.timer "
-    "/var/lib/systemd/timers/stamp-overdue.timer /var/lib/systemd/timers/stamp-edited.timer; shutdown -c 2> /dev/null; "
-    "systemctl stop overdue.timer edited.timer bomb.service 2> /dev/null; "
-    "rm -f /var/spool/cron/atjobs/a*; rm -rf /var/lib/hikeshi/jobs/at-*; systemctl daemon-reload; true"
+    "/var/lib/systemd/timers/stamp-overdue.timer /var/lib/systemd/timers/stamp-edited.timer; shutdown -c || true; "
+    "systemctl stop overdue.timer edited.timer bomb.service || true; "
+    "rm -f /var/spool/cron/atjobs/a*; rm -rf /var/lib/hikeshi/jobs/at-*; systemctl daemon-reload"
 )
 TIMERS = [f"{UNITS}/{name}.timer" for name in ("overdue", "edited")]
 FILES = ("/etc/cron.d/bomb", "/etc/cron.daily/bomb", *TIMERS, f"{UNITS}/bomb.service")
@@ -55,7 +55,7 @@ FILES = ("/etc/cron.d/bomb", "/etc/cron.daily/bomb", *TIMERS, f"{UNITS}/bomb.ser
 LOOK = (
     f"stat -c '%n %s %a %u %g %Y' {' '.join(FILES)}; sha256sum {' '.join(FILES)}; "
     "systemctl is-enabled overdue.timer edited.timer; systemctl show -p FailureAction bomb.service; "
-    f"ls {UNITS}/*.d/zz-hikeshi* 2> /dev/null; true"
+    f"ls {UNITS}/*.d/zz-hikeshi* || true"
 )
 
 
@@ -79,9 +79,11 @@ def incident(whole: Path) -> Iterator[None]:
     assert hikeshi("incident", "permit", "hold-jobs", *words).status == 0
     yield
     hikeshi("jobs", "release", "--yes")
-    for host in ("web1", "batch1"):
-        ssh(host, GONE)
-    assert hikeshi("incident", "close", "--force", "--words", "the test is over").status == 0
+    try:
+        for host in ("web1", "batch1"):
+            ssh(host, GONE)
+    finally:
+        assert hikeshi("incident", "close", "--force", "--words", "the test is over").status == 0
 
 
 def due_at(job: dict[str, Any]) -> datetime | None:
@@ -125,10 +127,15 @@ def test_nothing_goes_off_between_hold_and_release_and_all_of_it_comes_back(inci
 
     time.sleep(65)
     assert (ran(), {host: started(host) for host in boots}) == ([], boots)
+    # A shield makes a stop from outside a power cut. Our own passes; the platform does not ask.
+    words = ("--by", "Ms Ito", "--words", "restart web1 if you must")
+    assert hikeshi("incident", "permit", "reboot", *words).status == 0
+    assert hikeshi("jobs", "release", "--reboot", "web1", "--yes").status == 0
     for host in ("web1", "batch1"):
         reboot(host)
+    assert hikeshi("triage").status == 0, "neither is a unit of ours that failed at boot"
     boots = {host: started(host) for host in ("web1", "batch1")}
-    last = max(due for name in ("at", "shutdown", "overdue") if (due := due_at(found[name])))
+    last = max(due for name in ("at", "overdue") if (due := due_at(found[name])))
     time.sleep(max(0.0, (last - datetime.now(UTC)).total_seconds() + 65))
     assert (ran(), {host: started(host) for host in boots}) == ([], boots)
 
@@ -146,7 +153,7 @@ def test_nothing_goes_off_between_hold_and_release_and_all_of_it_comes_back(inci
     assert (early, {host: started(host) for host in boots}) == ([], boots)
     assert ssh("web1", LOOK) == before
     records = store.journal(load("drill")).records()
-    (told,) = [record for record in records if record.kind == "jobs.released"]
+    told = [record for record in records if record.kind == "jobs.released"][-1]  # the one before let web1 restart
     missed = {item["id"]: item["due"] for item in told.data["jobs"] if item["missed"]}
     assert datetime.fromisoformat(missed[found["at"]["id"]]) == at, "the journal tells when it would have"
 
@@ -154,8 +161,8 @@ def test_nothing_goes_off_between_hold_and_release_and_all_of_it_comes_back(inci
 @pytest.mark.long
 def test_a_bomb_inside_the_recovery_does_not_go_off(incident: None) -> None:
     """A reboot by at is due while the site is being mended."""
-    assert hikeshi("drill", "break", "database-disabled", "checkout-disabled", "--no-reboot").status == 0
-    ssh("web1", f"systemctl stop mariadb checkout; echo 'touch {RAN}-at; shutdown -r now' | at now + 1 minute 2>&1")
+    lay = f"echo 'touch {RAN}-at; shutdown -r now' | at now + 2 minutes 2>&1"
+    ssh("web1", f"systemctl disable --now checkout 2>&1; systemctl stop mariadb; {lay}")
     boot = started("web1")
     done = hikeshi("recover", "--yes", "--json")
     assert done.status == 0, done.out + done.err

@@ -23,8 +23,8 @@ DROP_IN = "zz-hikeshi-held.conf"
 TRANSIENT = "run/systemd/transient"
 FOLDERS = (
     "var/spool/cron/atjobs", "var/spool/cron/crontabs", "var/spool/anacron", "etc/cron.d", "etc/cron.daily", "run",
-    "etc/apt/apt.conf.d", "etc/systemd/system", "etc/dbus-1/system.d", "run/systemd/shutdown", "var/lib/systemd/timers",
-    "usr/sbin",
+    "etc/apt/apt.conf.d", "etc/systemd/system", "etc/dbus-1/system.d", "run/systemd/shutdown", "run/systemd/system",
+    "var/lib/systemd/timers", "usr/sbin",
 )  # fmt: skip
 BODY = (
     "#!/bin/sh\n# atrun uid=0 gid=0\n# mail root 0\nSECRET=hush; export SECRET\ncd / || {\n\t echo no\n\t exit 1\n}\n"
@@ -55,6 +55,7 @@ class Host:
         self.in_memory: dict[str, str] = {}  # target → what systemd believes of it
         self.transient: dict[str, list[str]] = {}
         self.fired: list[str] = []
+        self.looked = 0  # when another folder of units than that of systemd-run last changed
         self.calls: list[tuple[str, ...]] = []
         self.broken: set[str] = set()
         self.jobs = self.program()
@@ -104,14 +105,16 @@ class Host:
         self.write(f"{TRANSIENT}/{unit}", f"{head}Description=a\n\n{text}")
         service = unit.replace(".timer", ".service")
         self.write(f"{TRANSIENT}/{service}", f'{head}Description=b\n\n[Service]\nExecStart="/sbin/reboot"\n')
+        self.looked = 0
         self.load(unit)
         self.timers[unit].update(made=True, active=True, sub="waiting")
         return f"timer:{unit}"
 
     def load(self, unit: str) -> bool:
         """Read a timer from its file, as systemd does when it is asked for one that it does not know."""
-        place = self.root / TRANSIENT / unit
-        if unit not in self.timers and place.is_file():
+        place, looked = self.root / TRANSIENT / unit, (self.root / "run/systemd/system").stat().st_mtime_ns
+        if unit not in self.timers and place.is_file() and looked != self.looked:
+            self.looked = looked
             with os.fdopen(os.open(place, os.O_RDONLY | os.O_NOATIME)) as file:
                 lines = [line.strip().partition("=")[::2] for line in file]
             spans = [(key.replace("Sec", "USec"), value) for key, value in lines if re.fullmatch("On.*Sec", key)]
@@ -133,8 +136,9 @@ class Host:
 
     # What systemd does
 
-    def run(self, words: tuple[str, ...], **_: Any) -> Any:
+    def run(self, words: tuple[str, ...], **more: Any) -> Any:
         """Stand where subprocess.run would."""
+        assert more["env"]["TZ"] == "UTC" and more["stdin"] == subprocess.DEVNULL
         self.calls.append(tuple(words))
         if words[0] in self.broken:
             return SimpleNamespace(returncode=1, stdout="", stderr=f"{words[0]} does not work")
@@ -205,7 +209,8 @@ class Host:
         """Start anew: what lives in memory is gone; timers start, unless held; atd runs what is due."""
         self.transient.clear()
         shutil.rmtree(self.root / "run")
-        (self.root / "run/systemd/shutdown").mkdir(parents=True)
+        for name in ("shutdown", "system"):
+            (self.root / "run/systemd" / name).mkdir(parents=True)
         self.jobs.boot_id = lambda: "another boot"
         self.timers = {name: timer for name, timer in self.timers.items() if TRANSIENT not in timer["file"]}
         for name, timer in self.timers.items():
@@ -239,7 +244,7 @@ class Host:
         lines = [("Id", name)]
         if name.endswith(".timer") and self.load(name):
             timer = self.timers[name]
-            at = f"@{timer['next']:.0f}" if timer["next"] else ""
+            at = time.strftime("%a %Y-%m-%d %H:%M:%S UTC", time.gmtime(timer["next"])) if timer["next"] else ""
             changed = timer["edited"] or timer["read"] != self.drop_ins(name)
             lines += [("LoadState", "loaded"), ("ActiveState", "active" if timer["active"] else "inactive"),
                       ("SubState", timer["sub"]), ("Persistent", "yes" if timer["persistent"] else "no"),

@@ -10,6 +10,7 @@ from hikeshi.errors import ExitStatus
 from hikeshi.incident import state as states
 from hikeshi.incident import store
 from hikeshi.runner import Event
+from hikeshi.schedule import agenda
 from hikeshi.site import load
 from tests.unit import schedules
 from tests.unit.commands import hikeshi, stopped
@@ -78,6 +79,9 @@ def test_hold_saves_evidence_first_and_release_puts_back(
     assert (held["jobs"][0]["does"], held["jobs"][0]["grave"]) == ("reboots", True)
     assert [data["name"] for data in records("permission.used")] == ["hold-jobs"]
     assert "1 jobs are held on web1" in items()["jobs"].words
+    capsys.readouterr()
+    hikeshi(monkeypatch, "incident", "status")
+    assert "nothing would go off" in capsys.readouterr().out, "what is held is not on the clock"
     assert hikeshi(monkeypatch, "jobs", "release", "--yes") == ExitStatus.DONE
     assert [words[0] for words in jobs.calls[4:]] == ["shield", "release"]
     assert (items(), list(jobs.files), jobs.shield["on"]) == ({}, [ident], False)
@@ -290,6 +294,15 @@ def test_what_is_held_is_no_finding_and_no_drift(monkeypatch: pytest.MonkeyPatch
     assert hikeshi(monkeypatch, "triage") == ExitStatus.DONE
     jobs.held[ident]["active"] = False  # it did not run before
     assert hikeshi(monkeypatch, "triage") == ExitStatus.FAILED
+
+
+@pytest.mark.parametrize("active", [False, True])
+def test_a_timer_that_is_held_goes_off_only_where_somebody_started_it(active: bool) -> None:
+    timer = schedules.timer("nightly.timer", active=active, calendar=["*:*"], persistent=True)
+    held = {"id": "timer:nightly.timer", "kind": "timer", "state": "held", "at": 1.0, "by": "op", "due": 0.0}
+    told = schedules.host(timers=[timer], held=[held])
+    made = agenda.make({"web1": told}, {"web1": []}, now=schedules.NOW, deadlines=[])
+    assert [job.id for job in made.before] == ["timer:nightly.timer"] * active
 
 
 def test_triage_shows_what_will_go_off(monkeypatch: pytest.MonkeyPatch, jobs: ScheduledSite, capsys: Any) -> None:

@@ -128,7 +128,8 @@ class Checkout:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Iterator[Checkout]:
     door = Door()
-    shutil.copytree(ROOT / "scripts" / "hikeshi", tmp_path / "scripts" / "hikeshi")
+    for folder in ("scripts/hikeshi", "roles/scheduled_jobs/files"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     settings = (ROOT / "ansible.cfg").read_text()
     (tmp_path / "ansible.cfg").write_text(settings.replace("library = ", f"library = {tmp_path}/library:"))
     views = dict.fromkeys(("customer", "direct"), {"url": door.url})

@@ -32,6 +32,7 @@ Exit status: 0 done · 1 failed · 2 something was refused, and is named; nothin
 import base64
 import codecs
 import contextlib
+import datetime
 import errno
 import fcntl
 import hashlib
@@ -93,7 +94,8 @@ TEXT, TOTAL, MOST, SECONDS = 256 << 10, 16 << 20, 2000, 20  # bytes of a file an
 UNCHANGED = ("refused", "failed", "not there", "already held")
 SHIELD_S, SHIELD_MOST_S = 3 * 3600, 86400
 LOCK_WAIT_S, COMMAND_S = 30, 20
-ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+# UTC, because systemctl (252) tells when a timer elapses in the zone's own words, whatever --timestamp= says.
+ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 HEX = re.compile(r"\s*(?P<number>[+-]?(?:0[xX](?=[0-9a-fA-F]))?[0-9a-fA-F]+)", re.ASCII)
 # Behind the environment that a job of at carries (at.c, writefile).
 AT_BEGIN = re.compile(rb"^cd [^\n]* \|\| \{\n[^\n]*\n[^\n]*\n\}\n", re.MULTILINE)
@@ -356,7 +358,7 @@ def locked(verb):
 def blocks(*words):
     """Return what `systemctl show` says, a dictionary a unit, of name → its values; in the order asked for."""
     found = []
-    for block in asks("systemctl", "show", "--timestamp=unix", *words).strip().split("\n\n"):
+    for block in asks("systemctl", "show", *words).strip().split("\n\n"):
         unit = {}
         for line in block.splitlines():
             name, sign, value = line.partition("=")
@@ -389,9 +391,11 @@ def seconds(text):
 
 
 def epoch(text):
-    """Return a point in time that systemd tells, @SECONDS; None where there is none."""
-    found = re.fullmatch(r"@(\d+(?:\.\d+)?)", text.strip())
-    return float(found[1]) or None if found else None
+    """Return a point in time that systemd tells, as `Sat 2026-11-28 03:00:00 UTC`; None where there is none."""
+    with contextlib.suppress(ValueError):
+        told = datetime.datetime.strptime(text.strip(), "%a %Y-%m-%d %H:%M:%S UTC")
+        return told.replace(tzinfo=datetime.UTC).timestamp() or None
+    return None
 
 
 def monotonic(unit):
@@ -788,7 +792,9 @@ class Timer:
             if self.runs(entry):
                 run("systemctl", "stop", entry["unit"])
                 stopped = True
-            remove(at(f"{TRANSIENT}/{entry['unit']}"))  # systemd leaves a file that we had put back
+            if os.path.lexists(at(f"{TRANSIENT}/{entry['unit']}")):  # systemd leaves a file that we had put back
+                remove(at(f"{TRANSIENT}/{entry['unit']}"))
+                look_again()
             entry["given"] = False
             return stopped
         if not OFFLINE:
@@ -857,15 +863,20 @@ class Timer:
                 said.append(f"its file says OnActiveSec={left:.0f}s, {why}")
         entry["given"] = True
         save(entry)
-        os.makedirs(at(TRANSIENT), mode=0o755, exist_ok=True)
-        for name, content in data.items():
-            put(at(f"{TRANSIENT}/{name}"), content, entry["files"][name])
+        self.put_back(entry, data)
         said += [self.forgive(entry, entry["due"])] if missed else []
         run("systemctl", "start", unit)
         if missed and next_of(self.asked(unit)) is None:
             self.take(entry)
             return "came due", f"it has no other time, so it is kept; `release --run {entry['id']}` runs it"
         return "exact", "; ".join(filter(None, said))
+
+    def put_back(self, entry, data):
+        """Write files that systemd-run had made."""
+        os.makedirs(at(TRANSIENT), mode=0o755, exist_ok=True)
+        for name, content in data.items():
+            put(at(f"{TRANSIENT}/{name}"), content, entry["files"][name])
+        look_again()
 
     def at_once(self, entry, told, missed):
         """Say whether the timer would elapse as soon as it starts: what counts from a time that is past does."""
@@ -882,10 +893,8 @@ class Timer:
 
     def start(self, entry):
         """Start what the timer would have started; the timer stays held."""
-        for name, like in entry.get("files", {}).items():
-            if name != entry["unit"]:
-                os.makedirs(at(TRANSIENT), mode=0o755, exist_ok=True)
-                put(at(f"{TRANSIENT}/{name}"), saved(entry, name), like)
+        if "files" in entry:
+            self.put_back(entry, {name: saved(entry, name) for name in entry["files"] if name != entry["unit"]})
         run("systemctl", "start", "--no-block", "--", entry["triggers"])
         if entry["state"] == "came due":
             return f"{entry['triggers']} was started"
@@ -895,6 +904,11 @@ class Timer:
 def transient(told):
     """Say whether systemd-run made a unit, so that systemd forgets it when it ends."""
     return one(told, "FragmentPath").startswith(f"{TRANSIENT}/")
+
+
+def look_again():
+    """Let systemd see what changed in TRANSIENT, which alone does not make it look (lookup_paths_mtime_exclude)."""
+    os.utime(at("/run/systemd/system"))
 
 
 def seconds_of_start():
@@ -1564,7 +1578,8 @@ def restore():
     state = meant()
     if state and left(state) > 0:
         state["token"] = secrets.token_hex(6)
-        arm(state["token"], left(state), "--no-block")  # it starts when the boot is further on
+        # Else the timer waits for the rest of the boot, systemd-run (252) for the timer, and the boot for us.
+        arm(state["token"], left(state), "--timer-property=DefaultDependencies=no")
         remember(state)
         stand(state)
     elif state:

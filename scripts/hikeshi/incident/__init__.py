@@ -37,7 +37,7 @@ its start, its outcome (done, failed, interrupted), its seconds, and why it fail
     gate.start/.end       step (on, off), minutes, never, force; gate: what stands then, changed
     agenda                what is scheduled: until, until_why, bombs: [{host, id, next, why, does, runs}] that may go
                           off until then, more: how many others, held: [{host, id}], held_count, unseen
-    jobs.start/.end       step (hold, release, run), count
+    jobs.start/.end       step (hold, release, run), count (start)
     jobs.held             until; jobs: [{host, id, result, why, due, missed, does, runs, grave: may do harm}]
     jobs.released         jobs: [{host, id, result, why, due, missed: it came due while it was held, and was not run}]
     lock.taken            owner: who died holding it

@@ -208,7 +208,8 @@ def _clock(site: Site, state: State, now: datetime) -> list[str]:
         return ["[bold]clock[/bold] nobody has looked yet what is scheduled: hikeshi jobs list"]
     data = state.agenda.data
     seen = clock.said(state.agenda.time, site.zone, now)
-    rows = states.dicts(data.get("bombs"))
+    told = states.dicts(data.get("bombs"))
+    rows = [item for item in told if (str(item.get("host")), str(item.get("id"))) not in state.held]
     lines = [f"  {_bomb(site, item, now)}" for item in rows[:BOMBS]]
     more = len(rows) - len(rows[:BOMBS]) + (data["more"] if isinstance(data.get("more"), int) else 0)
     lines += [f"  … and {more} more: hikeshi jobs list"] if more else []

@@ -53,6 +53,7 @@ class State:
     looks: dict[str, dict[str, Look]] = field(default_factory=dict)  # view → probe → its last look
     findings: Record | None = None
     agenda: Record | None = None  # of the last look at what is scheduled
+    held: set[tuple[str, str]] = field(default_factory=set)  # host and id of jobs that were held since that look
     items: dict[str, Item] = field(default_factory=dict)
     unfinished: list[Record] = field(default_factory=list)  # starts of actions that have no end
     did: list[Record] = field(default_factory=list)  # what people want to read, in order
@@ -126,13 +127,19 @@ def _add(state: State, record: Record) -> None:
     elif record.kind == "findings":
         state.findings = record
     elif record.kind == "agenda":
-        state.agenda = record
+        state.agenda, state.held = record, set()
+    elif record.kind in ("jobs.held", "jobs.released"):
+        told = {(str(item.get("host")), str(item.get("id"))): item.get("result") for item in dicts(data.get("jobs"))}
+        if record.kind == "jobs.held":
+            state.held |= {job for job, result in told.items() if result in ("held", "already held")}
+        else:
+            state.held -= {job for job, result in told.items() if result not in ("came due", "refused", "failed")}
     elif record.kind == "item.opened":
         name = str(data.get("item"))
         state.items[name] = Item(name, str(data.get("words")), str(data.get("close")), record)
     elif record.kind == "item.closed":
         state.items.pop(str(data.get("item")), None)
-    went_well = record.kind in ("run.end", "probe.end") and data.get("outcome") == "done"
+    went_well = record.kind in ("run.end", "probe.end", "jobs.end") and data.get("outcome") == "done"
     if record.kind not in _QUIET and not went_well:
         if data.get("why") and state.did and state.did[-1].data.get("why") == data["why"]:
             state.did.pop()  # a run that failed, its stage and its recovery say the same: the last word is enough

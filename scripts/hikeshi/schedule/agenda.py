@@ -68,9 +68,12 @@ class Agenda:
     @property
     def before(self) -> list[Job]:
         """The jobs that may go off until then, in order, also those that wait for an event, as a boot."""
+        held = {(item.host, item.id) for item in self.held}
+        # A timer is still told while it is held; one that runs all the same somebody started.
+        free = [job for job in self.jobs if not (job.stopped and (job.host, job.id) in held)]
         found = [
-            job for host in sorted({job.host for job in self.jobs})
-            for job in clock.before((job for job in self.jobs if job.host == host), self.until + self._skew(host))
+            job for host in sorted({job.host for job in free})
+            for job in clock.before((job for job in free if job.host == host), self.until + self._skew(host))
         ]  # fmt: skip
         return clock.ordered(found)
 
