@@ -62,6 +62,7 @@ class Outcome:
 
     agenda: Agenda
     refused: list[Refused] = field(default_factory=list)  # hosts that nothing is known of
+    asked: list[str] = field(default_factory=list)  # hosts: of a load balancer that is not ours nobody asks
     results: list[Result] = field(default_factory=list)
     shields: dict[str, bool] = field(default_factory=dict)  # host → whether reboots are refused now
     wrong: list[str] = field(default_factory=list)
@@ -123,9 +124,10 @@ def agenda(site: Site, until: datetime | None = None) -> Outcome:
     answers, refused = _call(site, LIST, calls, "reading what is scheduled (changes nothing)")
     if refused and not answers:
         raise refused[0].problem
-    seen = look.agenda_of(site, {host: told[0] for host, told in answers.items()}, until)
+    told = {item.host: None for item in refused} | {host: words[0] for host, words in answers.items()}
+    seen = look.agenda_of(site, told, until)
     look.note_agenda(site, seen)
-    return Outcome(seen, refused)
+    return Outcome(seen, refused, asked=sorted(told))
 
 
 # What is meant
@@ -184,8 +186,10 @@ def hold(
 ) -> Outcome:  # fmt: skip
     """Hold jobs until they are released, with the customer's permission; refuse reboots on their hosts meanwhile."""
     with lock.held(site, "jobs hold"):
+        _known_host(site, host)
         done = agenda(site, until)
-        jobs = choose(done.agenda, ids, _host(site, host))
+        _asked_host(done, host)
+        jobs = choose(done.agenda, ids, host)
         if not jobs:
             return done
         if check:
@@ -284,9 +288,11 @@ def release(
 ) -> Outcome:
     """Put back what is held, all of it or what is named; nothing that came due is run, unless `run` names it."""
     with lock.held(site, "jobs release"):
+        _known_host(site, host)
         done = agenda(site)
         done.check = check
-        meant = {_host(site, host)} if host else set(site.hosts())
+        _asked_host(done, host)
+        meant = {host} if host else set(done.asked)
         known = [item for item in done.agenda.held if item.host in meant]
         if run:
             chosen = [_named(run, known, host)]
@@ -351,11 +357,11 @@ def _release(site: Site, done: Outcome, calls: Calls, words: str, *, check: bool
 
 def let_reboot(site: Site, host: str, *, check: bool = False) -> Outcome:
     """Take the shield off a host so that it can be rebooted, with the customer's permission; its jobs stay held."""
-    if not _host(site, host):
-        raise UsageError("a reboot is of one host.", "hikeshi jobs release --reboot HOST")
+    _known_host(site, host, "--reboot")
     with lock.held(site, "jobs release"):
         done = agenda(site)
         done.check = check
+        _asked_host(done, host)
         if host not in done.agenda.shields:
             return done
         if not check:
@@ -364,11 +370,16 @@ def let_reboot(site: Site, host: str, *, check: bool = False) -> Outcome:
     return done
 
 
-def _host(site: Site, host: str) -> str:
-    """Return a host of the site as it was typed; refuse another."""
+def _known_host(site: Site, host: str, option: str = "--host") -> None:
+    """Refuse what is no host of the site, before anybody is asked; "" is all of them."""
     if host and host not in (known := site.hosts()):
-        raise UsageError(f"--host is {host!r}; allowed: {', '.join(known)}.")
-    return host
+        raise UsageError(f"{option} is {host!r}; allowed: {', '.join(known)}.")
+
+
+def _asked_host(done: Outcome, host: str) -> None:
+    """Refuse a host of which nobody asks what is scheduled."""
+    if host and host not in done.asked:
+        raise UsageError(f"nobody looks at what is scheduled on {host}; looked at: {', '.join(done.asked)}.")
 
 
 # What the journal knows
@@ -401,8 +412,12 @@ def note_closed(site: Site, done: Outcome) -> None:
         _note_open(site, f"{len(left)} jobs are held on {', '.join(sorted({item.host for item in left}))}",
                    opened.record.data.get("recovery"))  # fmt: skip
         return
+    due = {(item.host, item.id) for item in done.agenda.held if item.state == "came due"}
+    due -= {(item.host, item.id) for item in done.results if item.result == "run"}
+    due |= {(item.host, item.id) for item in done.results if item.result == "came due"}
+    kept = f"; kept, because they came due and were not run: {len(due)}" if due else ""
     with suppress(HikeshiError):  # they are back; a full disk must not make a failure of that
-        store.journal(site).append("item.closed", {"item": ITEM, "words": "no job is held any more"})
+        store.journal(site).append("item.closed", {"item": ITEM, "words": f"no job is held any more{kept}"})
 
 
 # Words

@@ -383,14 +383,14 @@ def show_gate(site: Site, done: gate.Outcome, *, as_json: bool) -> None:
 
 HostOption = Annotated[str, typer.Option("--host", help="Of this host only.", show_default=False)]
 UntilOption = Annotated[
-    str,
+    str | None,
     typer.Option(help="Look ahead until then; the last deadline, else three hours, when left out.", show_default=False),
 ]
 
 
 @jobs.command("list")
 def jobs_list(
-    until: UntilOption = "",
+    until: UntilOption = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Every job, worst first, and all of what it runs.")
     ] = False,
@@ -415,7 +415,7 @@ def jobs_hold(
         typer.Argument(metavar="[ID]...", help="Jobs to hold; all that may go off until the end when none is named."),
     ] = None,
     host: HostOption = "",
-    until: UntilOption = "",
+    until: UntilOption = None,
     no_shield: Annotated[
         bool, typer.Option("--no-shield", help="Do not also refuse reboots on these hosts until then.")
     ] = False,
@@ -441,20 +441,20 @@ def jobs_release(
     ] = None,
     host: HostOption = "",
     run: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--run", metavar="ID", help="Run this one now, of at or a timer; it was held.", show_default=False
         ),
-    ] = "",
+    ] = None,
     reboot: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--reboot",
             metavar="HOST",
             help="Only let this host be rebooted; its jobs stay held. Takes the permission 'reboot'.",
             show_default=False,
         ),
-    ] = "",
+    ] = None,
     site: SiteOption = None,
     check: CheckOption = False,
     yes: YesOption = False,
@@ -463,18 +463,20 @@ def jobs_release(
     """Put held jobs back exactly; what came due meanwhile is told, and not run."""
     chosen = load(site)
     show.heading(chosen)
-    if sum((bool(ids), bool(run), bool(reboot))) > 1 or (reboot and host):
+    if sum((bool(ids), run is not None, reboot is not None)) > 1 or (reboot is not None and host):
         raise UsageError("say one of: ids, --run ID, --reboot HOST.", "hikeshi jobs release ID")
+    if "" in (run, reboot):  # an empty variable of a shell must not put everything back
+        raise UsageError("--run and --reboot take a name, and '' is none.", "hikeshi jobs list")
     if reboot:
         done = bombs.let_reboot(chosen, reboot, check=check)
     else:
         approve = _jobs_agreed("hikeshi jobs release --yes", yes=yes)
-        done = bombs.release(chosen, approve=approve, ids=ids or [], host=host, run=run, check=check)
+        done = bombs.release(chosen, approve=approve, ids=ids or [], host=host, run=run or "", check=check)
     show_jobs(chosen, done, nothing="nothing is held", as_json=as_json)
 
 
-def _until(site: Site, words: str) -> datetime | None:
-    return clock.parse(well_formed(words), datetime.now(UTC), site.zone) if words else None
+def _until(site: Site, words: str | None) -> datetime | None:
+    return clock.parse(well_formed(words), datetime.now(UTC), site.zone) if words is not None else None
 
 
 def _jobs_agreed(command: str, *, yes: bool) -> bombs.Approve:

@@ -96,7 +96,7 @@ def evidence(
         with screen.run_progress("looking at every host (changes nothing)") as progress:
             result = runner.run(site, "collect-evidence.yml", verb="evidence", extra=extra, listen=progress)
         hosts, refused = judgeable(result)
-        schedules = {}
+        schedules: dict[str, Any] = dict.fromkeys(item.host for item in refused)
         for host, seen in list(hosts.items()):
             try:
                 told = exchange.answer(where, host, "its whole state")

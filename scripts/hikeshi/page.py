@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from hikeshi import screen
+from hikeshi import bombs, screen
 from hikeshi.baseline import Baseline
 from hikeshi.incident import clock
 from hikeshi.look import Triage, Wanted
@@ -98,7 +98,9 @@ def _drift(site: Site, done: Triage, *, verbose: bool) -> None:
         return
     at = f"{done.against.at.astimezone(site.zone):%Y-%m-%d %H:%M}"
     if not done.drift:
-        screen.out.print(f"nothing differs from the baseline of {at}")
+        away = [line(item.host) for item in done.refused]
+        compared = f" on the hosts that were compared, not {', '.join(away)}" if away else ""
+        screen.out.print(f"nothing differs from the baseline of {at}{compared}")
         return
     _drift_lines(
         site, f"{len(done.drift)} differences from the baseline of {at}", done.drift, done.texts, verbose=verbose
@@ -172,8 +174,9 @@ def _next(site: Site, done: Triage) -> list[str]:
         return [f"hikeshi recover --plan --site {line(site.name)}"]
     if done.refused and all(item.passed for item in done.probes):
         return [line(done.refused[0].problem.fix, 400)]
-    if not done.healthy and done.put_back and not done.drift:
-        return [line(item.close, 200) for item in done.put_back]
+    shut = [item for item in done.put_back if item.item != bombs.ITEM]  # held jobs keep no customer out
+    if not done.healthy and shut and not done.drift:
+        return [line(item.close, 200) for item in shut]
     if not done.healthy:
         suspects = " (no rule says why: the newest differences above are where to look)" if done.drift else ""
         return [f"hikeshi recover --site {line(site.name)}{suspects}"]

@@ -48,7 +48,7 @@ class Jobs:
         """In one sentence what stays held at the end; empty where nothing does."""
         if not self.left:
             return ""
-        due = [item.due for item in self.left if item.due]
+        due = [item.due for item in self.left if item.due and item.due > datetime.now(UTC)]
         first = f", the first until {self._said(min(due))}" if due else ""
         return (
             f"{bombs.count(self.left)} stay held{first}; to put them back: hikeshi jobs release --site {self.site.name}"

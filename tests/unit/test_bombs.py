@@ -296,6 +296,29 @@ def test_what_is_held_is_no_finding_and_no_drift(monkeypatch: pytest.MonkeyPatch
     assert hikeshi(monkeypatch, "triage") == ExitStatus.FAILED
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("release", "--reboot", ""), ("release", "--run", ""), ("list", "--until", ""), ("hold", "--host", "nosuch"),
+     ("release", "--reboot", "nosuch")],
+)  # fmt: skip
+def test_an_empty_or_unknown_name_is_refused_before_anybody_is_asked(
+    monkeypatch: pytest.MonkeyPatch, jobs: ScheduledSite, words: tuple[str, ...]
+) -> None:
+    assert hikeshi(monkeypatch, "jobs", *words) == ExitStatus.USAGE
+    assert jobs.order == []
+
+
+def test_red_probes_are_no_reason_to_release_jobs(
+    monkeypatch: pytest.MonkeyPatch, jobs: ScheduledSite, shop: Shop, capsys: Any
+) -> None:
+    reboot_in(jobs, minutes=30)
+    assert hikeshi(monkeypatch, "jobs", "hold", "--yes") == ExitStatus.DONE
+    shop.server.shutdown()
+    shop.server.server_close()
+    assert hikeshi(monkeypatch, "triage") == ExitStatus.FAILED
+    assert "next:  hikeshi recover" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("active", [False, True])
 def test_a_timer_that_is_held_goes_off_only_where_somebody_started_it(active: bool) -> None:
     timer = schedules.timer("nightly.timer", active=active, calendar=["*:*"], persistent=True)

@@ -39,7 +39,8 @@ REGISTRY: dict[PermissionName, Meaning] = {
         "May we show every visitor the sorry page until the shop works? Nobody can buy meanwhile.",
     ),
     "hold-jobs": Meaning(
-        "hold scheduled jobs back", "May we hold the scheduled jobs back until we are done? They run afterwards."
+        "hold scheduled jobs back",
+        "May we hold the scheduled jobs back until we are done? What comes due meanwhile is not run.",
     ),
     "data-loss": Meaning(
         "lose data",

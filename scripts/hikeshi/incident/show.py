@@ -215,6 +215,8 @@ def _clock(site: Site, state: State, now: datetime) -> list[str]:
     lines += [f"  … and {more} more: hikeshi jobs list"] if more else []
     if not rows:
         lines = ["  nothing would go off before the last deadline"]
+    unseen = data.get("unseen")
+    lines += [f"  not seen: {_safe(words, 200)}" for words in (unseen if isinstance(unseen, list) else [])[:3]]
     return [f"[bold]clock[/bold] (seen {seen}; {_safe(data.get('until_why'), 100)})", *lines]
 
 

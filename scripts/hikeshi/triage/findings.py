@@ -31,7 +31,7 @@ class Effect(IntEnum):
 _EFFECTS = {
     Effect.CANNOT_BUY: "cannot buy",
     Effect.CANNOT_SEE: "cannot see",
-    Effect.CANNOT_BE_REPAIRED: "waits for what cannot be repaired yet",
+    Effect.CANNOT_BE_REPAIRED: "waits longer: repairs need this",
     Effect.WILL_BREAK: "will be cut off soon or at the next restart",
     Effect.UNTIDY: "notices nothing",
 }
