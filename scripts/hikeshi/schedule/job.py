@@ -64,7 +64,12 @@ class Job:
     @property
     def grave(self) -> bool:
         """Whether it may do harm when it goes off: all that is not known to be harmless. Copying alone is."""
-        return self.unknown or any(mark != "syncs" for mark in self.marks)
+        return self.unknown or self.harmful
+
+    @property
+    def harmful(self) -> bool:
+        """Whether its words say that it would do harm."""
+        return any(mark != "syncs" for mark in self.marks)
 
     @property
     def does(self) -> str:

@@ -42,17 +42,24 @@ def show(agenda: Agenda, zone: ZoneInfo, *, verbose: bool) -> None:
 
 
 def bombs(agenda: Agenda, zone: ZoneInfo, most: int = 6) -> list[str]:
-    """Return lines on what would go off before the last deadline and may do harm, as one sees them among others."""
-    grave = [job for job in agenda.bombs if job.grave]
+    """Return lines on what would go off before the last deadline and may do harm, as one sees them among others.
+
+    What is only not understood is counted: on any Debian some jobs of its own are, and would hide a real bomb.
+    """
+    grave = [job for job in agenda.bombs if job.harmful]
+    dark = [job for job in agenda.bombs if job.grave and not job.harmful]
     rows = clock.worst(grave, most)
     end = incident_clock.said(agenda.until, zone, agenda.now)
     lines = [
-        f"[bold yellow]will go off[/bold yellow] {_next(job, zone, agenda.now)} · {line(job.host)} · {_does(job)} · "
+        f"[bold yellow]will go off[/bold yellow] {_next(job, zone, agenda)} · {line(job.host)} · {_does(job)} · "
         f"{line(job.first_line, 100)} ({line(job.id, 100)})"
         for job in rows
     ]
     if len(grave) > len(rows):
         lines.append(f"… and {len(grave) - len(rows)} more until {end}: hikeshi jobs list")
+    if dark:
+        also = " more" if grave else ""
+        lines.append(f"{len(dark)}{also} jobs that may go off until {end} are not understood: hikeshi jobs list")
     if agenda.held:
         missed = sum(item.missed(agenda.now) for item in agenda.held)
         lines.append(f"{len(agenda.held)} jobs are held, {missed} of them would have gone off: hikeshi jobs list")
@@ -104,10 +111,11 @@ def held_words(item: Held, zone: ZoneInfo, now: datetime) -> str:
     return ", ".join(words)
 
 
-def _next(job: Job, zone: ZoneInfo, now: datetime) -> str:
-    if job.next:
-        return incident_clock.said(job.next, zone, now)
-    return next((line(firing.why, 100) for firing in job.firings), "never")
+def _next(job: Job, zone: ZoneInfo, agenda: Agenda) -> str:
+    events = [line(firing.why, 100) for firing in job.firings if firing.on_event]
+    if job.next and (job.next <= agenda.until or not events):
+        return incident_clock.said(job.next, zone, agenda.now)
+    return events[0] if events else "never"
 
 
 def _when(job: Job, zone: ZoneInfo, now: datetime) -> str:
