@@ -142,11 +142,11 @@ def show_surge(site: Site, view: str, rate: float, *, as_json: bool) -> None:
 @app.command("triage")
 def triage_site(
     since: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Also what is new and what is gone since the look at or before this time.", show_default=False
         ),
-    ] = "",
+    ] = None,
     against: Annotated[
         str, typer.Option(help="Judge drift against this baseline; the newest healthy one when left out.")
     ] = "",
@@ -165,7 +165,9 @@ def triage_site(
     chosen = load(site)
     show.heading(chosen)
     show.remind(chosen)
-    at = clock.typed(since, datetime.now(UTC), chosen.zone) if since else None
+    at = clock.typed(since, datetime.now(UTC), chosen.zone) if since is not None else None
+    if at and at > datetime.now(UTC):
+        raise UsageError(f"--since '{since}' is still to come; say when it was looked at.", "hikeshi incident status")
     recorded = baseline.read(chosen, against) if against else baseline.newest(chosen)
     done = look.triage(chosen, against=recorded, since=at, deep=deep)
     if as_json:

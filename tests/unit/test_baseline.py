@@ -221,6 +221,8 @@ def test_against_an_earlier_look(
     monkeypatch: pytest.MonkeyPatch, healthy: Runs, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert hikeshi(monkeypatch, "triage", "--since", "2020-01-01 00:00") == ExitStatus.REFUSED
+    for words in ("2999-01-01 00:00", ""):
+        assert hikeshi(monkeypatch, "triage", "--since", words) == ExitStatus.USAGE
     healthy.evidence = [stopped("nginx.service")]
     assert hikeshi(monkeypatch, "triage") == ExitStatus.FAILED
     at = store.journal(load()).records()[-1].time.isoformat()

@@ -55,13 +55,13 @@ def note_shown(site: Site) -> None:
 def time_left(site: Site) -> None:
     """Say the heading, and write nothing."""
     now, journal = datetime.now(UTC), store.journal(site)
+    screen.use_zone(site.zone)  # every time on the page is the site's
     records = journal.records()
     for line in damage(records.bad):
         screen.err.print(line)
     if store.open_folder(site) is None:
         return
     standing = clock.standing(records)
-    screen.use_zone(site.zone)
     parts = [_time_left(site, deadline, now) for deadline in standing] or ["no deadline"]
     screen.err.print(" · ".join([f"[bold]{_safe(journal.folder.name)}[/bold]", _now(site, now), *parts]))
     for line in _way_out(standing, now):
