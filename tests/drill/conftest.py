@@ -88,7 +88,7 @@ def wait_for_orders(number: int = 1, timeout: int = 60) -> float:
     """Wait until so many more customers have bought; return when that was seen. Fail when they have gone home."""
 
     def look() -> tuple[str, int]:
-        # Before the first customer there is no file, and grep counts none with status 1.
+        # Of customers who went home systemctl says so by failing; before the first one there is no file to count in.
         told = ssh(
             "client1",
             f"systemctl is-active {customers.UNIT} || true\n"

@@ -42,6 +42,7 @@ shutdown -r +20 'from the past' 2> /dev/null
 """
 REACHES = f"* * * * * root touch {RAN}-reach; rsync -a --delete /srv/none/ web1:/srv/none/; ssh web1 reboot\\n"
 REACH = f"printf '{REACHES}' > /etc/cron.d/reach"
+# What has no shutdown, or no such unit any more, answers with a failure and is as it should be.
 GONE = (
     f"rm -f {RAN}-* /etc/cron.d/bomb /etc/cron.d/reach /etc/cron.daily/bomb {UNITS}/overdue.* {UNITS}/edited.* "
     f"{UNITS}/bomb.service {UNITS}/timers.target.wants/overdue.timer {UNITS}/timers.target.wants/edited.timer "
@@ -51,7 +52,7 @@ GONE = (
 )
 TIMERS = [f"{UNITS}/{name}.timer" for name in ("overdue", "edited")]
 FILES = ("/etc/cron.d/bomb", "/etc/cron.daily/bomb", *TIMERS, f"{UNITS}/bomb.service")
-# Bytes, owner, mode and times, and what systemd thinks of the units.
+# Bytes, owner, mode and times, and what systemd thinks of the units; that none of our drop-ins is there is an answer.
 LOOK = (
     f"stat -c '%n %s %a %u %g %Y' {' '.join(FILES)}; sha256sum {' '.join(FILES)}; "
     "systemctl is-enabled overdue.timer edited.timer; systemctl show -p FailureAction bomb.service; "

@@ -274,7 +274,7 @@ def entries():
 
 def known(names):
     """Read the manifests from disk."""
-    global KNOWN  # noqa: PLW0603
+    global KNOWN  # noqa: PLW0603 (one program, which alone changes them)
     KNOWN = {}
     for name in sorted(names):
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
