@@ -196,6 +196,7 @@ def hold(
             done.check = True
             _hold(site, done, jobs, shield_s=0, check=True)
             return done
+        _refuse_unallowed(site, jobs)
         if not approve(lines(jobs, done.agenda, site), f"Hold {count(jobs)}?"):
             raise RefusedError("nothing was changed: holding was not approved.", "hikeshi jobs hold --yes")
         hold_jobs(site, done, jobs, shield=shield)
@@ -210,12 +211,9 @@ def hold_jobs(
     `recovery` is the number of the recovery that holds them: what a person held, only a person releases.
     """
     hosts = sorted({job.host for job in jobs})
-    action_words = f"hold {count(jobs)} on {', '.join(hosts)}"
-    permissions.take_over_standing(site, store.journal(site))
-    if why_not(site):
-        permissions.require(site, "hold-jobs", action_words)  # refuses, and says what to ask
+    _refuse_unallowed(site, jobs)
     saved.save_before(site, hosts, _units(jobs), f"hold {count(jobs)}")
-    permissions.require(site, "hold-jobs", action_words)  # used up by what is done, not by what could not be begun
+    permissions.require(site, "hold-jobs", _action(jobs))  # used up by what is done, not by what could not be begun
     journal = store.journal(site)
     before = held_open(site)
     if before is not None and recovery is not None and before.record.data.get("recovery") is None:
@@ -238,6 +236,17 @@ def hold_jobs(
             journal.append("item.closed", {"item": ITEM, "words": "nothing could be held"})
         if lost or done.refused or done.wrong:
             action.failed("; ".join([*lost, *(item.problem.message for item in done.refused), *done.wrong])[:2000])
+
+
+def _refuse_unallowed(site: Site, jobs: Sequence[Job]) -> None:
+    """Refuse, saying what to ask the customer, before anybody is asked anything; uses nothing up."""
+    permissions.take_over_standing(site, store.journal(site))
+    if why_not(site):
+        permissions.require(site, "hold-jobs", _action(jobs))
+
+
+def _action(jobs: Sequence[Job]) -> str:
+    return f"hold {count(jobs)} on {', '.join(sorted({job.host for job in jobs}))}"
 
 
 def _held_besides(done: Outcome, took: Sequence[Result]) -> int:

@@ -508,6 +508,9 @@ def show_jobs(site: Site, done: bombs.Outcome, *, nothing: str, as_json: bool) -
             screen.out.print(nothing)
         if done.check:
             screen.out.print("nothing was changed (--check)")
+        if any(item.result == "came due" for item in done.results):
+            command = f"hikeshi jobs release --run ID --site {screen.line(site.name)}"
+            screen.err.print(f"[bold]next:[/bold]  {command} runs one that came due; else it stays kept")
     _end_jobs(done, as_json=as_json)
 
 

@@ -96,7 +96,8 @@ def test_what_came_due_is_told_and_kept(monkeypatch: pytest.MonkeyPatch, jobs: S
     hikeshi(monkeypatch, "jobs", "hold", "--yes")
     jobs.held[ident]["due"] = soon(minutes=-1).timestamp()
     assert hikeshi(monkeypatch, "jobs", "release", "--yes") == ExitStatus.DONE
-    assert "came due" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "came due" in told.out and "hikeshi jobs release --run ID" in told.err
     (released,) = records("jobs.released")
     assert released["jobs"][0]["missed"] is True
     hikeshi(monkeypatch, "incident", "status")
@@ -129,6 +130,8 @@ def test_without_permission_nothing_is_held(
     assert hikeshi(monkeypatch, "jobs", "hold", "--yes") == ExitStatus.REFUSED
     assert "May we hold the scheduled jobs back" in capsys.readouterr().err
     assert jobs.order == ["list-jobs.yml"] and items() == {}
+    assert hikeshi(monkeypatch, "jobs", "hold") == ExitStatus.REFUSED
+    assert "May we hold the scheduled jobs back" in capsys.readouterr().err, "nobody is asked to approve it before"
 
 
 def test_nobody_to_approve_and_check_change_nothing(
