@@ -230,7 +230,7 @@ def hold_jobs(
             "jobs.held",
             {"jobs": [_record(item, jobs) for item in done.results], "until": clock.write(done.agenda.until)},
         )
-        if took or done.agenda.held:
+        if took or done.agenda.standing:
             _note_open(site, f"{len(took) + _held_besides(done, took)} jobs are held on {', '.join(hosts)}", recovery)
         elif not done.refused and before is None:
             journal.append("item.closed", {"item": ITEM, "words": "nothing could be held"})
@@ -251,7 +251,7 @@ def _action(jobs: Sequence[Job]) -> str:
 
 def _held_besides(done: Outcome, took: Sequence[Result]) -> int:
     ours = {(item.host, item.id) for item in took}
-    return sum((item.host, item.id) not in ours for item in done.agenda.held)
+    return sum((item.host, item.id) not in ours for item in done.agenda.standing)
 
 
 def _hold(site: Site, done: Outcome, jobs: Sequence[Job], *, shield_s: float, check: bool = False) -> None:
@@ -413,7 +413,7 @@ def _note_open(site: Site, words: str, recovery: int | None) -> None:
 def note_closed(site: Site, done: Outcome) -> None:
     """Write that nothing has to be put back any more, when that is so; a job of at that came due stays kept."""
     gone = {(item.host, item.id) for item in done.results if not item.failed}
-    left = [item for item in done.agenda.held if (item.host, item.id) not in gone and item.state != "came due"]
+    left = [item for item in done.agenda.standing if (item.host, item.id) not in gone]
     opened = held_open(site)
     if opened is None or done.refused:
         return
@@ -421,7 +421,7 @@ def note_closed(site: Site, done: Outcome) -> None:
         _note_open(site, f"{len(left)} jobs are held on {', '.join(sorted({item.host for item in left}))}",
                    opened.record.data.get("recovery"))  # fmt: skip
         return
-    due = {(item.host, item.id) for item in done.agenda.held if item.state == "came due"}
+    due = {(item.host, item.id) for item in done.agenda.kept_back}
     due -= {(item.host, item.id) for item in done.results if item.result == "run"}
     due |= {(item.host, item.id) for item in done.results if item.result == "came due"}
     kept = f"; kept, because they came due and were not run: {len(due)}" if due else ""

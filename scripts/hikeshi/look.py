@@ -381,7 +381,7 @@ def record(site: Site, *, why: str | None = None) -> Baseline:
         found = findings.judge(told)
         wrong = [f"{item.view} · {item.title}: {item.seen}" for item in seen if not item.passed]
         wrong += [f"{item.host} · {item.cause}" for item in found]
-        wrong += [f"{item.host} · {item.id} is held (hikeshi jobs release)" for item in looked.agenda.held]
+        wrong += [f"{item.host} · {item.id} is held (hikeshi jobs release)" for item in looked.agenda.standing]
         if wrong and why is None:
             lines = "\n".join(f"  {printable(line, 300)}" for line in wrong[:10])
             raise RefusedError(

@@ -89,7 +89,7 @@ class Jobs:
         self._grave = {(job.host, job.id): job for job in jobs if job.grave}
         self.left = [
             Held(item.host, item.id, "held", None, item.due) for item in done.results if item.result == "held"
-        ] + list(seen.held)
+        ] + seen.standing
         for words in self._wrong(done):
             screen.say(f"[bold red]wrong[/bold red] {screen.line(words, 400)}")
         refusing = [host for host, on in done.shields.items() if on]
@@ -112,15 +112,15 @@ class Jobs:
         try:
             with self._track.stage(RELEASE) as action:
                 done = bombs.agenda(self.site)
-                kept = [item for item in done.agenda.held if self._too_early(item, done.agenda)]
-                chosen = [item for item in done.agenda.held if item not in kept and item.state != "came due"]
+                kept = [item for item in done.agenda.standing if self._too_early(item, done.agenda)]
+                chosen = [item for item in done.agenda.standing if item not in kept]
                 keeping = {item.host for item in kept}
                 shields = sorted(done.agenda.shields.keys() - keeping)
                 bombs.release_jobs(self.site, done, chosen, shields=shields)
                 if not chosen and not shields:
                     bombs.note_closed(self.site, done)
                 gone = {(item.host, item.id) for item in done.results if not item.failed}
-                self.left = [item for item in done.agenda.held if (item.host, item.id) not in gone]
+                self.left = [item for item in done.agenda.standing if (item.host, item.id) not in gone]
                 if not done.ok:
                     action.failed("; ".join(self._wrong(done)))
         except HikeshiError as problem:

@@ -103,6 +103,10 @@ def test_what_came_due_is_told_and_kept(monkeypatch: pytest.MonkeyPatch, jobs: S
     hikeshi(monkeypatch, "incident", "status")
     assert "came due meanwhile and were not run: web1 at:" in capsys.readouterr().out
     assert items() == {}
+    assert hikeshi(monkeypatch, "jobs", "list") == ExitStatus.DONE
+    told = capsys.readouterr().out
+    assert "1 jobs came due while they were held" in told and "jobs are held" not in told
+    assert hikeshi(monkeypatch, "baseline") == ExitStatus.DONE, "a job that is only kept keeps nobody from recording"
     assert hikeshi(monkeypatch, "jobs", "release", "--run", ident, "--yes") == ExitStatus.DONE
     assert jobs.calls[-1] == ["release", "--run", ident]
 

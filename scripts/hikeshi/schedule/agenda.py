@@ -44,6 +44,11 @@ class Held:
     by: str = ""
     active: bool = True  # what did not run before is not so because it is held
 
+    @property
+    def came_due(self) -> bool:
+        """Whether it was released too late and is only kept: it goes off by name alone, and nothing waits for it."""
+        return self.state == "came due"
+
     def missed(self, now: datetime) -> bool:
         """Whether its time has come while it was held."""
         return self.due is not None and self.due <= now
@@ -81,6 +86,16 @@ class Agenda:
     def bombs(self) -> list[Job]:
         """The same without what is never held unasked."""
         return [job for job in self.before if (job.host, job.id) not in self.kept]
+
+    @property
+    def standing(self) -> list[Held]:
+        """What is held and waits to be put back."""
+        return [item for item in self.held if not item.came_due]
+
+    @property
+    def kept_back(self) -> list[Held]:
+        """What was released too late, and is only kept."""
+        return [item for item in self.held if item.came_due]
 
     def on_purpose(self, host: str, subject: str) -> bool:
         """Say whether a subject of a finding or of drift is as it is because something is held, or reboots refused."""

@@ -60,9 +60,9 @@ def bombs(agenda: Agenda, zone: ZoneInfo, most: int = 6) -> list[str]:
     if dark:
         also = " more" if grave else ""
         lines.append(f"{len(dark)}{also} jobs that may go off until {end} are not understood: hikeshi jobs list")
-    if agenda.held:
-        missed = sum(item.missed(agenda.now) for item in agenda.held)
-        lines.append(f"{len(agenda.held)} jobs are held, {missed} of them would have gone off: hikeshi jobs list")
+    if agenda.standing:
+        missed = sum(item.missed(agenda.now) for item in agenda.standing)
+        lines.append(f"{len(agenda.standing)} jobs are held, {missed} of them would have gone off: hikeshi jobs list")
     return lines
 
 
@@ -89,13 +89,17 @@ def _deadline(table: Table, agenda: Agenda, item: incident_clock.Deadline, zone:
 
 
 def _held(agenda: Agenda, zone: ZoneInfo, *, verbose: bool) -> None:
-    if not agenda.held:
-        return
-    screen.out.print(f"[bold]{len(agenda.held)} jobs are held[/bold]; to put them back: hikeshi jobs release")
-    for item in agenda.held if verbose else agenda.held[:MOST]:
-        screen.out.print(f"  {line(item.host)} · {line(item.id, 200)} · {held_words(item, zone, agenda.now)}")
-    if not verbose and len(agenda.held) > MOST:
-        screen.out.print(f"  … and {len(agenda.held) - MOST} more (--verbose)")
+    kept = "came due while they were held[/bold], and are kept; to run one: hikeshi jobs release --run ID"
+    for held, what in (
+        (agenda.standing, "are held[/bold]; to put them back: hikeshi jobs release"),
+        (agenda.kept_back, kept),
+    ):
+        if held:
+            screen.out.print(f"[bold]{len(held)} jobs {what}")
+        for item in held if verbose else held[:MOST]:
+            screen.out.print(f"  {line(item.host)} · {line(item.id, 200)} · {held_words(item, zone, agenda.now)}")
+        if not verbose and len(held) > MOST:
+            screen.out.print(f"  … and {len(held) - MOST} more (--verbose)")
 
 
 def held_words(item: Held, zone: ZoneInfo, now: datetime) -> str:
