@@ -127,7 +127,7 @@ def agenda(site: Site, until: datetime | None = None) -> Outcome:
     told = {item.host: None for item in refused} | {host: words[0] for host, words in answers.items()}
     seen = look.agenda_of(site, told, until)
     look.note_agenda(site, seen)
-    return Outcome(seen, refused, asked=sorted(told))
+    return Outcome(seen, refused, asked=sorted(told), wrong=list(seen.lost))
 
 
 # What is meant
@@ -415,11 +415,12 @@ def note_closed(site: Site, done: Outcome) -> None:
     gone = {(item.host, item.id) for item in done.results if not item.failed}
     left = [item for item in done.agenda.standing if (item.host, item.id) not in gone]
     opened = held_open(site)
-    if opened is None or done.refused:
+    if opened is None or done.refused or done.agenda.untold:
         return
-    if left:
-        _note_open(site, f"{len(left)} jobs are held on {', '.join(sorted({item.host for item in left}))}",
-                   opened.record.data.get("recovery"))  # fmt: skip
+    words = [f"{len(left)} jobs are held on {', '.join(sorted({item.host for item in left}))}"] if left else []
+    words += [f"{len(done.agenda.lost)} held jobs must be put back by hand"] if done.agenda.lost else []
+    if words:
+        _note_open(site, "; ".join(words), opened.record.data.get("recovery"))
         return
     due = {(item.host, item.id) for item in done.agenda.kept_back}
     due -= {(item.host, item.id) for item in done.results if item.result == "run"}

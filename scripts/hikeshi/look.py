@@ -382,6 +382,7 @@ def record(site: Site, *, why: str | None = None) -> Baseline:
         wrong = [f"{item.view} · {item.title}: {item.seen}" for item in seen if not item.passed]
         wrong += [f"{item.host} · {item.cause}" for item in found]
         wrong += [f"{item.host} · {item.id} is held (hikeshi jobs release)" for item in looked.agenda.standing]
+        wrong += looked.agenda.lost
         if wrong and why is None:
             lines = "\n".join(f"  {printable(line, 300)}" for line in wrong[:10])
             raise RefusedError(

@@ -315,6 +315,23 @@ def test_an_empty_or_unknown_name_is_refused_before_anybody_is_asked(
     assert jobs.order == []
 
 
+def test_held_jobs_of_which_nobody_knows_any_more_are_not_forgotten(
+    monkeypatch: pytest.MonkeyPatch, jobs: ScheduledSite, capsys: Any
+) -> None:
+    reboot_in(jobs, minutes=30)
+    hikeshi(monkeypatch, "jobs", "hold", "--yes")
+    for told in ({"schema": 7}, schedules.now(lost=["/var/lib/hikeshi/jobs/at-5"])):
+        monkeypatch.setattr(jobs, "scheduled", lambda told=told: told)
+        capsys.readouterr()
+        assert hikeshi(monkeypatch, "jobs", "release", "--yes") == ExitStatus.FAILED
+        assert "jobs" in items()
+    assert "web1 holds a job that it cannot put back" in capsys.readouterr().out
+    assert items()["jobs"].words == "1 held jobs must be put back by hand"
+    assert hikeshi(monkeypatch, "baseline") == ExitStatus.REFUSED
+    hikeshi(monkeypatch, "triage")
+    assert "/var/lib/hikeshi/jobs/at-5" in capsys.readouterr().out
+
+
 def test_red_probes_are_no_reason_to_release_jobs(
     monkeypatch: pytest.MonkeyPatch, jobs: ScheduledSite, shop: Shop, capsys: Any
 ) -> None:

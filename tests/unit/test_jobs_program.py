@@ -605,6 +605,18 @@ def test_two_processes_hold_different_jobs(host: Host) -> None:
     assert list((host.root / "var/spool/cron/atjobs").iterdir()) == []
 
 
+def test_a_held_job_whose_manifest_is_spoilt_is_not_forgotten(host: Host, capsys: Any) -> None:
+    first, second = host.at(time.time() + 3600), host.at(time.time() + 3600, number=4)
+    assert host.do("hold", first, second) == 0
+    folder = host.jobs.folder_of(first)
+    Path(folder, "manifest.json").write_text("x\n")
+    told = collected(host, capsys)
+    assert told["lost"] == [folder.removeprefix(str(host.root))]
+    assert [entry["id"] for entry in told["held"]] == [second]
+    assert host.do("release") == 0
+    assert Path(folder, "job").exists(), "it can still be put back by hand"
+
+
 # Hostile
 
 

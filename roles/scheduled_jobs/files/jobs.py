@@ -284,6 +284,13 @@ def known(names):
     return KNOWN
 
 
+def lost():
+    """Return the folders of held jobs whose manifest cannot be read: nothing else tells what they hold."""
+    names = os.listdir(at(STATE)) if os.path.isdir(at(STATE)) else []
+    told = {os.path.basename(folder_of(ident)) for ident in entries()}
+    return [f"{STATE}/{name}" for name in sorted(names) if not name.startswith(".") and name not in told]
+
+
 def save(entry):
     """Write a manifest, whole and on disk, before what it says is done."""
     owner = {"mode": 0o600, "uid": os.geteuid(), "gid": os.getegid()}
@@ -1210,6 +1217,7 @@ def collect():
         "schema": 1, "now": time.time(), "boot": booted() if live else None, "zone": zone(), "offline": OFFLINE,
         "files": files, "timers": timers, "reboot_units": reboots, "daemons": daemons(),
         "reboot_required": os.path.lexists(at("/run/reboot-required")), "held": list(entries().values()),
+        "lost": lost(),
         "shield": shield(), "unseen": unseen,
     }  # fmt: skip
 

@@ -69,6 +69,7 @@ class Agenda:
     skews: dict[str, timedelta] = field(default_factory=dict)  # how far a host's clock is ahead of ours
     unseen: list[str] = field(default_factory=list)
     untold: dict[str, HikeshiError] = field(default_factory=dict)  # hosts whose words cannot be judged
+    lost: list[str] = field(default_factory=list)  # sentences on held jobs that their host cannot put back
 
     @property
     def before(self) -> list[Job]:
@@ -112,7 +113,7 @@ class Agenda:
         now, until (UTC), until_why; jobs: as Job.as_data has them, the next one first, each with before: whether it may
         go off until then, and kept: why it is not held unasked, or ""; held: [{host, id, state, at, due, by, missed}];
         shields: {host: {on, until, left_s, by, refused_by_dbus, not_masked}}; deadlines: [{name, at}]; skews: {host:
-        seconds that its clock is ahead}; unseen: [sentence]; untold: [{host, why}].
+        seconds that its clock is ahead}; unseen, lost: [sentence]; untold: [{host, why}].
         """
         soon = {(job.host, job.id) for job in self.before}
         return {
@@ -132,6 +133,7 @@ class Agenda:
             "deadlines": [{"name": item.name, "at": item.at.isoformat()} for item in self.deadlines],
             "skews": {host: round(skew.total_seconds()) for host, skew in self.skews.items()},
             "unseen": self.unseen,
+            "lost": self.lost,
             "untold": [{"host": host, "why": problem.message} for host, problem in self.untold.items()],
         }
 
@@ -222,6 +224,11 @@ def make(
         if abs(skew) > _SKEW and not seen.offline:
             found.skews[host] = skew
         found.unseen += [f"{host}: {words}" for words in seen.unseen]
+        found.lost += [
+            f"{host} holds a job that it cannot put back, its manifest in {path} cannot be read; put back by hand what "
+            "is saved there, then remove that folder"
+            for path in seen.lost
+        ]
     found.jobs = clock.ordered(job.redacted(redactor) if redactor else job for job in found.jobs)
     found.kept = {(job.host, job.id): why for job in found.jobs if (why := _never_unasked(job, vital))}
     return found

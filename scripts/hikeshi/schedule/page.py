@@ -63,6 +63,7 @@ def bombs(agenda: Agenda, zone: ZoneInfo, most: int = 6) -> list[str]:
     if agenda.standing:
         missed = sum(item.missed(agenda.now) for item in agenda.standing)
         lines.append(f"{len(agenda.standing)} jobs are held, {missed} of them would have gone off: hikeshi jobs list")
+    lines += [f"[bold red]wrong[/bold red] {line(words, 400)}" for words in agenda.lost]
     return lines
 
 

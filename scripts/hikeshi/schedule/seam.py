@@ -115,7 +115,8 @@ class Shield(BaseModel):
 class Host(BaseModel):
     """All that a host tells. `offline`: it is the disk of a system that does not run.
 
-    `unseen` are sentences on what could not be read. `daemons` are the states of atd, cron, anacron and
+    `unseen` are sentences on what could not be read, `lost` the folders of held jobs of which it knows no more than
+    that. `daemons` are the states of atd, cron, anacron and
     unattended-upgrades, "absent" for what is not installed.
     """
 
@@ -129,6 +130,7 @@ class Host(BaseModel):
     daemons: Annotated[dict[Text, Text], Field(max_length=100)] = {}
     reboot_required: Flag = False
     held: Annotated[list[Held], Field(max_length=_MOST)] = []
+    lost: Texts = []
     shield: Shield = Shield()
     unseen: Texts = []
 
