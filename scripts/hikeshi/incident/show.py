@@ -109,6 +109,7 @@ def _way_out(standing: list[Deadline], now: datetime) -> list[str]:
 def remind(site: Site) -> None:
     """Say what the customer allowed and nobody has used: it may be what is needed."""
     journal = store.journal(site)
+    screen.use_zone(site.zone)  # where an incident is being opened no heading came before
     permissions.take_over_standing(site, journal)
     now = datetime.now(UTC)
     for line in _unused(site, states.derive(journal.records()), now):
