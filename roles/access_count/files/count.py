@@ -26,10 +26,12 @@ of it may be hostile.
 """
 
 import argparse
+import collections
 import contextlib
 import datetime
 import errno
 import fcntl
+import functools
 import glob
 import gzip
 import hashlib
@@ -38,6 +40,7 @@ import io
 import itertools
 import json
 import multiprocessing
+import operator
 import os
 import queue
 import re
@@ -66,6 +69,7 @@ COPY_KINDS = ((b"\x1f\x8b", "gz"), (b"\x28\xb5\x2f\xfd", "zst"))
 ROTATED = re.compile(r"(\.\d+|-\d{8}(-\d+)?)?(\.gz|\.zst)?$")
 MONTHS = {name: number for number, name in enumerate(b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)}
 NO_SERVER = b"<NOSRV>"
+NO_REQUEST = (b"CR", b"cR")  # states of those who sent none, or only a part
 SLOT, NO_SLOT = b"%09d", b"000000000"  # a minute; of what is counted over the whole window, none
 YEARS = range(1971, 2200)  # whose minutes have nine digits at most
 
@@ -73,8 +77,10 @@ YEARS = range(1971, 2200)  # whose minutes have nine digits at most
 # length. The last alternative takes a line that is not the usual one whole; `careful` looks at it again.
 Q = rb'[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+'  # within quotes; Apache escapes a quote by \", nginx by \x22
 WEB_FAST = re.compile(
-    rb'(?:([^\s"]+) - (?:[^\s"\\\[]+|"") \[([^\]"\n]{26})\] "(' + Q + rb')" (\d{3}) (\d{1,20}|-)'
-    rb'(?: "' + Q + rb'" "(' + Q + rb')"|(?! "))(?: [^\n]*+)?|([^\n]*+))\n'
+    rb'(?:([^\s"]++) - (?:-|[^\s"\\\[]++|"") \[([^\]"\n]{26})\] '
+    # Of a request what stands before its query: there are far fewer of these, and each is looked at once.
+    rb'"([A-Z][A-Z_-]{0,29} [^"\\\s?]++)(?:\?' + Q + rb')?+(?: HTTP/\d(?:\.\d)?)?+" (\d{3}) (\d{1,20}+|-)'
+    rb'(?: "' + Q + rb'" "(' + Q + rb')"|(?! "))(?: [^\n]*+)?+|([^\n]*+))\n'
 )  # fmt: skip
 VHOST = rb'(?:[^\s"]+:\d+ (?=[0-9A-Fa-f]*[.:][0-9A-Fa-f.:]* ))?'
 WEB_EMPTY_USER = re.compile(VHOST + rb'([^\s"]+) [^\s"]+ "" \[([^\]"]{26})\] "')
@@ -89,15 +95,16 @@ LB_FRONT = (
 LB_BACK = rb'([A-Za-z-]{4}) [\d/+]+ [\d/]+ (?:\{([^{}"\n]*+)\} )?(?:\{[^{}"\n]*+\} )?'
 LB_FAST = re.compile(
     rb'(?:(?:([^ \n]+) [^\n\["]*\[\d+\]: )?' + LB_FRONT + rb'[^\s"]+ [^\s"]+ ' + LB_BACK
-    + rb'"([^"\n]*+)"?(?: [^\n]*+)?|([^\n]*+))\n'
+    + rb'"([A-Z][A-Z_-]{0,29} [^"\s?]++)(?:\?[^"\n]*+)?+(?: HTTP/\d(?:\.\d)?)?+"(?: [^\n]*+)?+|([^\n]*+))\n'
 )  # fmt: skip
 LB_HEAD = re.compile(rb'(?:([^\s"]+) [^\["]*\[\d+\]: |([^\s"]+) (?:[^\["]* )??|)' + LB_FRONT)
 # What stands in a cookie may look like this too, but comes before it: HAProxy writes a quote in anything as #22.
 LB_END = re.compile(rb" " + LB_BACK + rb"\Z")
+CLIENT = {WEB_FAST: 0, LB_FAST: 1}  # which group is never empty in a line that was read
 STAMP = re.compile(rb"\d{4}-\d\d-\d\dT[^\s]*?(Z|[+-]\d\d:\d\d)\Z")
 
 REQUEST = re.compile(rb"([A-Z][A-Z_-]{0,29}) (.+?)(?: HTTP/\d(?:\.\d)?)?\Z", re.DOTALL)
-ORIGIN = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
+ORIGIN = re.compile(rb"\A[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 PICTURES = frozenset(b"png jpg jpeg jpe gif webp avif svg ico bmp heic tif tiff".split())
 ASSETS = frozenset(b"css js mjs map woff woff2 ttf otf eot webmanifest wasm mp4 webm mp3 json xml txt".split())
 CHECKS = re.compile(rb"(?i)health-?check|ELB-|GoogleHC|kube-probe|\AHAProxy|Consul Health|\Acheck_http")
@@ -145,7 +152,7 @@ def class_of(agent):
     return b"b" if BOTS.search(agent) else b"p"
 
 
-def outcome_of(backend, server, state, status, sorry):
+def outcome_of(sorry, unserved, state, status):
     """Return what the load balancer did with a request, by its termination state: NOSRV alone says nothing.
 
     served: a server answered · local: the load balancer answered itself · sorry: with its sorry page · refused: denied,
@@ -153,8 +160,8 @@ def outcome_of(backend, server, state, status, sorry):
     page shown · aborted: the client broke off · left: it did before a server had the request.
     """
     first, second = state[:1], state[1:2]
-    away = server == NO_SERVER or second in b"RQC"
-    if backend in sorry:
+    away = unserved or second in b"RQC"
+    if sorry:
         return b"sorry"
     if first in b"Cc" and first != b"-":
         return b"left" if away else b"aborted"
@@ -270,6 +277,24 @@ class Window:
 EVERY_MINUTE = Window(by="minute")
 
 
+class Memo(dict):
+    """What was made of each value, so that it is made once; bounded, because values are hostile."""
+
+    def __init__(self, make):
+        """Make what is missing by `make`."""
+        super().__init__()
+        self.make = make
+
+    def __missing__(self, key):
+        """Make it, and remember it."""
+        made = self.make(key)
+        if len(self) >= MEMO_MOST:
+            self.clear()
+        if len(key) <= MEMO_TEXT_MOST:
+            self[key] = made
+        return made
+
+
 # What is counted
 
 
@@ -281,15 +306,15 @@ class Cells:
         self.key, self.window, self.fine, self.addresses = key, window, fine, addresses
         self.most, self.folder = most, folder
         self.slots, self.runs, self.strings, self.entries = {}, [], 0, 0
-        self.paths = {}
+        self.paths = collections.Counter()
 
     def slot(self, start):
-        """Return the tables of a slot: numbers, paths, visitors."""
+        """Return the tables of a slot: hits, bytes, paths, visitors."""
         found = self.slots.get(start)
         if found is None:
-            paths = {} if self.fine else self.paths
-            found = self.slots[start] = ({}, paths, {})
-            self.strings += 1200
+            paths = collections.Counter() if self.fine else self.paths
+            found = self.slots[start] = (collections.Counter(), {}, paths, collections.Counter())
+            self.strings += 2000
         return found
 
     def full(self):
@@ -307,12 +332,9 @@ class Cells:
             return one.hexdigest().encode()
 
         clients, known = {}, {}  # digests of this call: a visitor comes in many slots
-        for start, (numbers, paths, visitors) in self.slots.items():
+        for start, (numbers, sizes, paths, visitors) in self.slots.items():
             slot = SLOT % start
-            made += (
-                b"n %b %b %b %b %b\t%d %d" % (slot, group, kind, status, outcome, hits, size)
-                for (group, kind, status, outcome), (hits, size) in numbers.items()
-            )
+            made += (b"n %b %b %b %b %b\t%d %d" % (slot, *key, hits, sizes[key]) for key, hits in numbers.items())
             if self.fine:
                 made += (b"p %b %b %b\t%d\t%b" % (of(b"p", path), slot, group, hits, path)
                          for (path, group), hits in paths.items())  # fmt: skip
@@ -333,7 +355,7 @@ class Cells:
             made += (b"p %b %b %b\t%d\t%b" % (of(b"p", path), NO_SLOT, group, hits, path)
                      for (path, group), hits in self.paths.items())  # fmt: skip
             made += self._clients(clients, NO_SLOT, of)
-        self.slots, self.paths, self.strings, self.entries = {}, {}, 0, 0
+        self.slots, self.paths, self.strings, self.entries = {}, collections.Counter(), 0, 0
         made.sort()
         return made
 
@@ -473,13 +495,19 @@ class Reader:
         """`sorry` are names of backends; `log_zone` is that of times that name none, None being this host's."""
         self.cells, self.sorry, self.health_path = cells, frozenset(sorry), health_path
         self.agent_capture, self.log_zone, self.progress = agent_capture, log_zone, progress
-        self.agents = {b"w": {}, b"l": {}}
-        self.requests, self.times, self.outcomes = {}, {}, {}
         self.now = None
+        self.outcomes = Memo(lambda key: outcome_of(*key))
+        self._forget()
+
+    def _forget(self):
+        """Remember nothing of agents, requests and times: it is of tables that are gone."""
+        self.agents = {role: Memo(functools.partial(self.agent, role)) for role in (b"w", b"l")}
+        self.requests, self.times = Memo(self.request), {b"w": Memo(self.web_cell), b"l": Memo(self.lb_cell)}
 
     def read(self, chunks, counted, parse=None):
         """Count the lines in chunks of bytes; leave the last one alone where its line end is missing."""
-        self.now, self.times = counted, {}
+        self.now = counted
+        self._forget()  # first and last time are noted where a time is new
         rest, held, too_long = [], 0, False
         for chunk in chunks:
             cut = chunk.rfind(b"\n") + 1
@@ -507,10 +535,9 @@ class Reader:
         counted.pending = int(held > 0)
 
     def spill(self):
-        """Give memory back; what is remembered of lines points into what is gone."""
+        """Give memory back."""
         self.cells.spill()
-        self.agents = {b"w": {}, b"l": {}}
-        self.requests, self.times = {}, {}
+        self._forget()
 
     def parser(self, block):
         """Return what reads this file, by the first lines that can be read; None where there are none."""
@@ -544,28 +571,18 @@ class Reader:
     def agent(self, role, text):
         """Return (group, agent)."""
         agent = shortened(text) or b"-"
-        found = (role + class_of(agent), agent)
-        memo = self.agents[role]
-        if len(text) <= MEMO_TEXT_MOST:
-            if len(memo) >= MEMO_MOST:
-                memo.clear()
-            memo[text] = found
-        self.cells.strings += len(agent) + 100
-        return found
+        self.cells.strings += len(agent) + 200
+        return role + class_of(agent), agent
 
     def request(self, text):
         """Return (kind, path, letter of a class that it makes of anybody)."""
         kind, path = asked(text)
         letter = b"n" if kind == b"none" else b"h" if self.health_path and path == self.health_path else b""
-        found = (kind, shortened(path), letter)
-        if len(text) <= MEMO_TEXT_MOST:
-            if len(self.requests) >= MEMO_MOST:
-                self.requests.clear()
-            self.requests[text] = found
-        self.cells.strings += len(found[1]) + 100
-        return found
+        path = shortened(path)
+        self.cells.strings += len(path) + 200
+        return kind, path, letter
 
-    def cell(self, key, minute):
+    def cell(self, minute):
         """Return the tables for a minute; None outside the window."""
         counted = self.now
         if counted.first is None or minute < counted.first:
@@ -573,35 +590,28 @@ class Reader:
         if counted.last is None or minute > counted.last:
             counted.last = minute
         start = self.cells.window.slot(minute)
-        found = self.times[key] = None if start is None else self.cells.slot(start)
-        return found
+        return None if start is None else self.cells.slot(start)
 
     def web_cell(self, when):
         """Return the tables for '27/Nov/2026:08:37:46 +0000'; False where that is no time."""
-        if len(self.times) >= MEMO_MOST:
-            self.times.clear()
         try:
             if when[17:18] != b":" or not when[18:20].isdigit() or when[18:20] > b"60" or when[20:21] != b" ":
                 raise ValueError
             minute = minute_of(when[:17], offset_of(when[21:]), None)
         except (ValueError, KeyError, OverflowError):
-            self.times[when] = False
             return False
-        return self.cell(when, minute)
+        return self.cell(minute)
 
     def lb_cell(self, key):
-        """Return the tables for ('27/Nov/2026:08:37', the end of a syslog time); False where that is no time."""
-        if len(self.times) >= MEMO_MOST:
-            self.times.clear()
+        """Return the tables for ('27/Nov/2026:08:37', day and zone of a syslog time); False where that is no time."""
         date, stamp = key
         try:
             found = STAMP.match(stamp)
             offset = (0 if found[1] == b"Z" else offset_of(found[1])) if found else None
             minute = minute_of(date, offset, self.log_zone)
         except (ValueError, KeyError, OverflowError):
-            self.times[key] = False
             return False
-        return self.cell(key, minute)
+        return self.cell(minute)
 
     def bad(self, line, why, place):
         """Count a line that cannot be read, and keep the first few."""
@@ -616,141 +626,89 @@ class Reader:
         """Return where in the file a line of a block begins."""
         return self.now.end + sum(len(line) + 1 for line in block.split(b"\n", number)[:number])
 
+    def rows(self, block, pattern, careful):
+        """Return (rows, which line each was) of a block of whole lines; count those that cannot be read."""
+        rows = pattern.findall(block)
+        self.now.counted += len(rows)
+        if all(map(operator.itemgetter(CLIENT[pattern]), rows)):
+            return rows, range(len(rows))
+        good, which = [], []
+        for number, row in enumerate(rows):
+            if not row[CLIENT[pattern]]:
+                try:
+                    row = (*careful(row[-1]), b"")
+                except ValueError as error:
+                    self.now.counted -= 1
+                    self.bad(row[-1], str(error), self.place(block, number))
+                    continue
+            good.append(row)
+            which.append(number)
+        return good, which
+
     def web(self, block):
         """Count a block of whole lines of a web server."""
-        agents, requests, times, cells = self.agents[b"w"], self.requests, self.times, self.cells
-        counted = self.now
-        number = outside = malformed = before = after = 0
-        last = cell = None
-        rows = WEB_FAST.findall(block)
-        for client, when, request, status, size, agent, line in rows:
-            number += 1
-            if not client:
-                try:
-                    client, when, request, status, size, agent = careful_web(line)
-                except ValueError as error:
-                    malformed += 1
-                    self.bad(line, str(error), self.place(block, number - 1))
-                    continue
-            if when != last:
-                if cell:
-                    after += len(cell[1]) + len(cell[2])
-                last = when
-                cell = times.get(when, 0)
-                if cell == 0:
-                    cell = self.web_cell(when)
-                if cell:
-                    numbers, paths, visitors = cell
-                    before += len(paths) + len(visitors)
-            if not cell:
-                if cell is False:
-                    malformed += 1
-                    self.bad(line or when, "no time that exists", self.place(block, number - 1))
-                else:
-                    outside += 1
-                continue
-            kind, path, letter = requests.get(request) or self.request(request)
-            who = agents.get(agent) or self.agent(b"w", agent)
-            if letter:
-                who = (b"w" + letter, who[1])
-            if len(client) > CLIENT_MOST:
-                client = shortened(client, CLIENT_MOST)
-            group = who[0]
-            key = (client, who)
-            visitors[key] = visitors.get(key, 0) + 1
-            key = (path, group)
-            paths[key] = paths.get(key, 0) + 1
-            key = (group, kind, status, b"served")
-            sums = numbers.get(key)
-            if sums is None:
-                sums = numbers[key] = [0, 0]
-                cells.strings += ENTRY
-            sums[0] += 1
-            if size != b"-":
-                sums[1] += int(size)
-        if cell:
-            after += len(cell[1]) + len(cell[2])
-        cells.entries += after - before
-        counted.outside += outside
-        counted.counted += number - malformed
+        rows, which = self.rows(block, WEB_FAST, careful_web)
+        if rows:
+            clients, whens, requests, statuses, sizes, agents, _ = zip(*rows, strict=True)
+            outcomes = itertools.repeat(b"served", len(rows))
+            self.tally(block, which, b"w", clients, whens, requests, agents, statuses, outcomes, sizes)
 
     def lb(self, block):
         """Count a block of whole lines of HAProxy."""
-        agents, requests, times, cells, outcomes = (
-            self.agents[b"l"],
-            self.requests,
-            self.times,
-            self.cells,
-            self.outcomes,
-        )
-        counted, capture = self.now, self.agent_capture
-        number = outside = malformed = before = after = 0
-        last = cell = None
-        for *fields, line in LB_FAST.findall(block):
-            number += 1
-            if not fields[1]:
-                try:
-                    fields = careful_lb(line)
-                except ValueError as error:
-                    malformed += 1
-                    self.bad(line, str(error), self.place(block, number - 1))
-                    continue
-            stamp, client, date, backend, server, status, size, state, captures, request = fields
-            when = (date, stamp[:11] + stamp[-6:])
-            if when != last:
-                if cell:
-                    after += len(cell[1]) + len(cell[2])
-                last = when
-                cell = times.get(when, 0)
-                if cell == 0:
-                    cell = self.lb_cell(when)
-                if cell:
-                    numbers, paths, visitors = cell
-                    before += len(paths) + len(visitors)
-            if not cell:
-                if cell is False:
-                    malformed += 1
-                    self.bad(line or date, "no time that exists", self.place(block, number - 1))
-                else:
-                    outside += 1
-                continue
-            if capture == "last":
-                agent = captures.rpartition(b"|")[2]
-            elif capture:
-                agent = [*captures.split(b"|"), *[b""] * capture][capture - 1]
+        rows, which = self.rows(block, LB_FAST, careful_lb)
+        if not rows:
+            return
+        columns = zip(*rows, strict=True)
+        stamps, clients, dates, backends, servers, statuses, sizes, states, captures, requests, _ = columns
+        whens = [(date, stamp[:11] + stamp[-6:]) for date, stamp in zip(dates, stamps, strict=True)]
+        if self.agent_capture == "last":
+            agents = [capture.rpartition(b"|")[2] for capture in captures]
+        else:
+            place = self.agent_capture
+            agents = [(capture.split(b"|", place) + [b""] * place)[place - 1] if place else b"" for capture in captures]
+        if any(state[:2] in NO_REQUEST for state in states):
+            requests = [b"" if state[:2] in NO_REQUEST else request
+                        for state, request in zip(states, requests, strict=True)]  # fmt: skip
+        sorry = [backend in self.sorry for backend in backends]
+        away = [server == NO_SERVER for server in servers]
+        outcomes = map(self.outcomes.__getitem__, zip(sorry, away, states, statuses, strict=True))
+        self.tally(block, which, b"l", clients, whens, requests, agents, statuses, outcomes, sizes)
+
+    def tally(self, block, which, role, clients, whens, requests, agents, statuses, outcomes, sizes):
+        """Add the columns of a block up, in runs of lines of one slot: what is done once a line is done by C."""
+        cells = list(map(self.times[role].__getitem__, whens))
+        asked_for = list(map(self.requests.__getitem__, requests))
+        whos = list(map(self.agents[role].__getitem__, agents))
+        kinds, paths, letters = zip(*asked_for, strict=True)
+        if any(letters):
+            whos = [(role + letter, who[1]) if letter else who for who, letter in zip(whos, letters, strict=True)]
+        if max(map(len, clients)) > CLIENT_MOST:
+            clients = [shortened(client, CLIENT_MOST) for client in clients]
+        groups = list(map(operator.itemgetter(0), whos))
+        keys = list(zip(groups, kinds, statuses, outcomes, strict=True))
+        stop = 0
+        for _, same_cell in itertools.groupby(map(id, cells)):
+            start, stop = stop, stop + sum(1 for _ in same_cell)
+            cell, run = cells[start], slice(start, stop)
+            if cell:
+                self._add(cell, clients[run], whos[run], paths[run], groups[run], keys[run], sizes[run])
+            elif cell is None:
+                self.now.outside += stop - start
             else:
-                agent = b""
-            kind, path, letter = requests.get(request) or self.request(request)
-            who = agents.get(agent) or self.agent(b"l", agent)
-            if state[:2] in (b"CR", b"cR"):
-                kind, path, letter = b"none", b"", b"n"
-            if letter:
-                who = (b"l" + letter, who[1])
-            if len(client) > CLIENT_MOST:
-                client = shortened(client, CLIENT_MOST)
-            group = who[0]
-            key = (client, who)
-            visitors[key] = visitors.get(key, 0) + 1
-            key = (path, group)
-            paths[key] = paths.get(key, 0) + 1
-            key = (backend, server == NO_SERVER, state, status)
-            outcome = outcomes.get(key)
-            if outcome is None:
-                if len(outcomes) >= MEMO_MOST:
-                    outcomes.clear()
-                outcome = outcomes[key] = outcome_of(backend, server, state, status, self.sorry)
-            key = (group, kind, status, outcome)
-            sums = numbers.get(key)
-            if sums is None:
-                sums = numbers[key] = [0, 0]
-                cells.strings += ENTRY
-            sums[0] += 1
-            sums[1] += int(size)
-        if cell:
-            after += len(cell[1]) + len(cell[2])
-        cells.entries += after - before
-        counted.outside += outside
-        counted.counted += number - malformed
+                self.now.counted -= stop - start
+                for number in which[run]:
+                    line = block.split(b"\n", number + 1)[number]
+                    self.bad(line, "no time that exists", self.place(block, number))
+
+    def _add(self, cell, clients, whos, paths, groups, keys, sizes):
+        numbers, bytes_of, paths_of, visitors = cell
+        before = len(numbers) + len(paths_of) + len(visitors)
+        visitors.update(zip(clients, whos, strict=True))
+        paths_of.update(zip(paths, groups, strict=True))
+        numbers.update(keys)
+        for key, size in zip(keys, sizes, strict=True):
+            bytes_of[key] = bytes_of.get(key, 0) + (int(size) if size != b"-" else 0)
+        self.cells.entries += len(numbers) + len(paths_of) + len(visitors) - before
 
 
 # Files
@@ -1167,7 +1125,8 @@ class Store:
         """Read what is new in these files, and commit it; return the records of what was read now, and problems."""
         problems = []
         logs = opened(paths, problems)
-        streams = [dict(stream) for stream in self.state["streams"]]
+        # Of one that had no whole line yet nothing is known: it is found anew.
+        streams = [dict(stream) for stream in self.state["streams"] if stream["offset"]]
         losses = list(self.state["losses"])
         cells = new_cells(words, self.key, EVERY_MINUTE, fine=True)
         reader = Reader(cells, **options_of(words))
@@ -1458,7 +1417,7 @@ def main(given=None):
             head, lines = count_files(paths, words, key, window)
         else:
             store, problems = Store(words.store, key), []
-            if paths or words.verb == "store":
+            if words.file or words.glob or words.verb == "store":
                 _, problems = store.take_in(paths, words, words.keep_days)
             head, lines = store.partial(words, window, problems)
             if words.verb == "store":

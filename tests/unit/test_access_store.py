@@ -1,0 +1,359 @@
+"""What the counter keeps between two counts: nothing doubled, nothing lost, whatever rotates, and whenever it dies."""
+
+import contextlib
+import gzip
+import json
+import os
+import random
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit import access_oracle as oracle
+from tests.unit.access_counter import KEY, check, count, program
+from tests.unit.access_lines import Lines, drawn
+
+ALL = bool(os.environ.get("HIKESHI_TEST_ALL"))
+RUNS = 500 if ALL else 50
+SEED = int(os.environ.get("HIKESHI_TEST_SEED", "0")) or random.randrange(10**6)
+
+
+class Killed(BaseException):
+    """The process ends here; nothing is tidied up."""
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No power is cut, so that no disk has to be waited for."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    monkeypatch.setattr(program, "SEGMENTS_MOST", 3)
+
+
+def take_in(*words: str) -> None:
+    """Read what is new, and say nothing."""
+    assert program.main(["store", *words, "--key", KEY.hex()]) == 0
+
+
+class Server:
+    """A web server that writes a log, and a logrotate that moves it away in one of its ways."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder = folder
+        folder.mkdir()
+        self.log = folder / "access.log"
+        self.log.touch()
+        self.of = Lines(seed)
+        self.draw = random.Random(seed)
+        self.written = b""  # all of it, ever
+        self.open = b""  # begun, and not ended yet
+
+    def write(self, number: int) -> None:
+        """Write whole lines, and at times a part of one."""
+        lines = drawn(self.of, number, odd=0.1)
+        data = self.open + b"".join(line + b"\n" for line in lines)
+        self.open = b""
+        if self.draw.random() < 0.4 and len(data) > 30:
+            cut = self.draw.randrange(1, 30)
+            data, self.open = data[:-cut], data[-cut:]
+        with self.log.open("ab") as file:
+            file.write(data)
+        self.written += data
+
+    def finish_line(self) -> None:
+        """A line is one write: nobody rotates in the middle of it."""
+        if self.open:
+            with self.log.open("ab") as file:
+                file.write(self.open)
+            self.written, self.open = self.written + self.open, b""
+
+    def rotate(self, how: str) -> None:
+        """Rotate: by a new name, by a date, or by a copy; compress what is old."""
+        self.finish_line()
+        names = sorted(self.folder.glob("access.log.[0-9]*"), key=lambda path: -int(path.name.split(".")[2]))
+        for path in names:
+            number, *ending = path.name.removeprefix("access.log.").split(".", 1)
+            path.rename(self.folder / ".".join(["access.log", str(int(number) + 1), *ending]))
+        if how == "copytruncate":
+            shutil.copy2(self.log, self.folder / "access.log.1")
+            os.truncate(self.log, 0)
+            return
+        name = "access.log.1" if how == "rename" else f"access.log-20261127-{self.draw.randrange(10**9)}"
+        self.log.rename(self.folder / name)
+        self.log.touch()
+
+    def compress(self) -> None:
+        """Compress one file that is not compressed."""
+        plain = [path for path in self.folder.iterdir() if path != self.log and path.suffix not in (".gz", ".zst")]
+        if not plain:
+            return
+        path = self.draw.choice(plain)
+        if self.draw.random() < 0.5:
+            subprocess.run(["zstd", "-q", "--rm", path], check=True)
+            return
+        packed = path.with_name(path.name + ".gz")
+        packed.write_bytes(gzip.compress(path.read_bytes()))
+        shutil.copystat(path, packed)
+        path.unlink()
+
+    def truth(self, **how: Any) -> oracle.Truth:
+        pending = int(bool(self.written) and not self.written.endswith(b"\n"))
+        return oracle.count(oracle.read(self.written, "w"), pending=pending, **how)
+
+    def patterns(self) -> list[str]:
+        return ["--glob", str(self.folder / "access.log*")]
+
+
+def killing(after: int) -> Iterator[None]:
+    """Let so many steps pass, then die at each."""
+    for _ in range(after):
+        yield
+    while True:
+        raise Killed
+
+
+@pytest.fixture
+def dying(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Returns a function that has a call die after so many steps to disk."""
+    replace, real_open, unlink = os.replace, open, os.unlink
+
+    def arm(steps: int | None) -> None:
+        left = killing(steps) if steps is not None else None
+
+        def step() -> None:
+            if left is not None:
+                next(left)
+
+        def dying_replace(*words: Any) -> None:
+            step()
+            replace(*words)
+            step()
+
+        def dying_unlink(*words: Any) -> None:
+            step()
+            unlink(*words)
+
+        def dying_open(path: Any, mode: str = "r", *words: Any, **named: Any) -> Any:
+            file = real_open(path, mode, *words, **named)
+            if "w" in mode:
+                step()
+            return file
+
+        monkeypatch.setattr(program.os, "replace", dying_replace)
+        monkeypatch.setattr(program.os, "unlink", dying_unlink)
+        monkeypatch.setattr(program, "open", dying_open, raising=False)
+
+    yield arm
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("run", range(RUNS))
+def test_append_rotate_compress_crash_count_again(run: int, tmp_path: Path, dying: Any) -> None:
+    print(f"HIKESHI_TEST_SEED={SEED}")
+    server = Server(tmp_path / "log", SEED + run)
+    draw, store = server.draw, tmp_path / "store"
+    words = ["--store", str(store), *server.patterns()]
+    for _ in range(draw.randrange(4, 14)):
+        for _ in range(draw.randrange(4)):
+            what = draw.choice(["write", "write", "write", "compress", "rename", "date", "copytruncate"])
+            if what == "write":
+                server.write(draw.randrange(1, 40))
+            elif what == "compress":
+                server.compress()
+            elif server.log.stat().st_size:
+                server.rotate(what)
+        if draw.random() < 0.5:
+            dying(draw.randrange(9))
+            with contextlib.suppress(Killed):
+                take_in(*words)
+            dying(None)
+        if draw.random() < 0.7:
+            made = count(tmp_path, "answer", *words, "--by", "minute")
+            check(made, server.truth(by="minute"))
+            assert not made.head["losses"]
+    made = count(tmp_path, "answer", *words, "--by", "day", "--zone", "Asia/Tokyo")
+    check(made, server.truth(by="day", zone="Asia/Tokyo"))
+    again = count(tmp_path, "answer", *words, "--by", "day", "--zone", "Asia/Tokyo")
+    assert again.lines == made.lines
+    middle = int(server.of.now) // 60 - 5
+    check(
+        count(tmp_path, "answer", *words, "--since", str(middle), "--by", "all"), server.truth(since=middle, by="all")
+    )
+
+
+def test_the_second_count_reads_only_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(tmp_path / "log", SEED)
+    words = ["--store", str(tmp_path / "store"), *server.patterns()]
+    server.write(5000)
+    server.rotate("rename")
+    server.compress()
+    server.write(5000)
+    server.finish_line()
+    old = server.log.stat().st_mtime_ns - 5 * 10**9
+    for path in server.folder.iterdir():
+        os.utime(path, ns=(old, old))
+    take_in(*words)
+    server.write(10)
+    sizes: list[int] = []
+    real = program.Log.chunks
+    monkeypatch.setattr(
+        program.Log, "chunks",
+        lambda log, *words, **named: (sizes.append(len(part)) or part for part in real(log, *words, **named)),
+    )  # fmt: skip
+    check(count(tmp_path, "answer", *words, "--by", "minute"), server.truth(by="minute"))
+    heads = 2 * program.BLOCK  # the first bytes of each file, by which it is known
+    assert sum(sizes) < heads + program.HEAD + 10 * 70_000 < len(server.written)
+
+
+def test_what_was_truncated_without_a_copy_is_told(tmp_path: Path) -> None:
+    server = Server(tmp_path / "log", SEED)
+    words = ["--store", str(tmp_path / "store"), *server.patterns()]
+    server.write(50)
+    server.finish_line()
+    take_in(*words)
+    before = server.truth(by="minute")
+    os.truncate(server.log, 0)
+    made = count(tmp_path, "answer", *words, "--by", "minute")
+    check(made, before)
+    (loss,) = made.head["losses"]
+    assert "truncated or replaced" in loss["words"] and loss["offset"] == len(server.written)
+    server.write(50)
+    check(count(tmp_path, "answer", *words, "--by", "minute"), server.truth(by="minute"))
+
+
+def test_what_was_deleted_is_told(tmp_path: Path) -> None:
+    server = Server(tmp_path / "log", SEED)
+    words = ["--store", str(tmp_path / "store"), *server.patterns()]
+    server.write(50)
+    take_in(*words)
+    server.log.unlink()
+    (loss,) = count(tmp_path, "answer", *words).head["losses"]
+    assert "not there any more" in loss["words"]
+
+
+def test_old_logs_that_expire_are_no_loss(tmp_path: Path) -> None:
+    server = Server(tmp_path / "log", SEED)
+    words = ["--store", str(tmp_path / "store"), *server.patterns()]
+    server.write(50)
+    server.rotate("rename")
+    take_in(*words)
+    (server.folder / "access.log.1").unlink()
+    made = count(tmp_path, "answer", *words, "--by", "minute")
+    assert made.head["losses"] == []
+    check(made, server.truth(by="minute"))
+
+
+def test_a_compressed_file_that_is_not_whole_yet(tmp_path: Path) -> None:
+    """gzip writes it beside the plain one; a count in between must neither double nor lose."""
+    server = Server(tmp_path / "log", SEED)
+    words = ["--store", str(tmp_path / "store"), *server.patterns()]
+    server.write(3000)
+    server.rotate("rename")
+    plain = server.folder / "access.log.1"
+    packed = gzip.compress(plain.read_bytes())
+    for part in (0, 10, len(packed) // 2, len(packed)):
+        (server.folder / "access.log.1.gz").write_bytes(packed[:part])
+        check(count(tmp_path, "answer", *words, "--by", "minute"), server.truth(by="minute"))
+    plain.unlink()
+    check(count(tmp_path, "answer", *words, "--by", "minute"), server.truth(by="minute"))
+
+
+def test_another_key_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    server = Server(tmp_path / "log", SEED)
+    words = ["--store", str(tmp_path / "store"), *server.patterns()]
+    take_in(*words)
+    assert program.main(["store", *words, "--key", "ff" * 32]) == 2
+    assert "another key" in capsys.readouterr().err
+
+
+def test_old_days_are_dropped_when_segments_are_joined(tmp_path: Path) -> None:
+    """Lines of the tests are of 2026; what is kept is counted from now."""
+    server = Server(tmp_path / "log", SEED)
+    words = ["--store", str(tmp_path / "store"), "--keep-days", "1", *server.patterns()]
+    server.of.now = 1_000_000_000.0
+    for _ in range(12):
+        server.write(20)
+        made = count(tmp_path, "answer", *words)
+    state = json.loads((tmp_path / "store" / "state.json").read_text())
+    assert len(state["segments"]) <= 4
+    assert sum(hits for hits, _ in made.numbers.values()) < made.head["counted"]
+
+
+def two_partials(tmp_path: Path) -> tuple[Path, bytes, bytes]:
+    """Return a folder with the partials a.gz and b.gz of two hosts that some visitors share, and their logs."""
+    logs = []
+    for number, name in enumerate("ab"):
+        log = b"".join(line + b"\n" for line in drawn(Lines(SEED + number), 3000))
+        (tmp_path / f"{name}.log").write_bytes(log)
+        given = ["files", "--host", name, "--key", KEY.hex(), "--addresses", "--output", str(tmp_path / f"{name}.gz")]
+        assert program.main([*given, str(tmp_path / f"{name}.log")]) == 0
+        logs.append(log)
+    return tmp_path, logs[0], logs[1]
+
+
+def merge(*paths: Path) -> tuple[list[dict[str, Any]], list[bytes]]:
+    files = [path.open("rb") for path in paths]
+    try:
+        heads, lines = program.merged([program.read_partial(file) for file in files])
+        return heads, list(lines)
+    finally:
+        for file in files:
+            file.close()
+
+
+def test_partials_of_hosts_add_up_and_visitors_are_a_union(tmp_path: Path) -> None:
+    folder, one, two = two_partials(tmp_path)
+    heads, lines = merge(folder / "a.gz", folder / "b.gz")
+    assert [head["host"] for head in heads] == ["a", "b"]
+    (folder / "both.log").write_bytes(one + two)
+    assert lines == count(folder, "files", folder / "both.log").lines
+
+
+def test_a_partial_is_not_merged_twice(tmp_path: Path) -> None:
+    folder, *_ = two_partials(tmp_path)
+    with pytest.raises(program.RefusedError, match="there twice"):
+        merge(folder / "a.gz", folder / "b.gz", folder / "a.gz")
+    # Nor another one of the same log, which has grown since.
+    with (folder / "a.log").open("ab") as file:
+        file.write(Lines(1).combined() + b"\n")
+    given = ["files", "--host", "a", "--key", KEY.hex(), "--addresses", "--output", str(folder / "later.gz")]
+    assert program.main([*given, str(folder / "a.log")]) == 0
+    with pytest.raises(program.RefusedError, match="the same log"):
+        merge(folder / "a.gz", folder / "later.gz")
+
+
+@pytest.mark.parametrize(("more", "said"), [(["--by", "day"], "window"), (["--key", "ee" * 32], "key")])
+def test_partials_that_do_not_fit_are_refused(more: list[str], said: str, tmp_path: Path) -> None:
+    folder, *_ = two_partials(tmp_path)
+    given = ["files", "--host", "c", "--key", KEY.hex(), *more, "--output", str(folder / "c.gz"), str(folder / "b.log")]
+    assert program.main(given) == 0
+    with pytest.raises(program.RefusedError, match=said):
+        merge(folder / "a.gz", folder / "c.gz")
+
+
+def test_no_address_leaves_unless_it_is_asked_for(tmp_path: Path) -> None:
+    data = b'203.0.113.77 - - [27/Nov/2026:08:00:00 +0000] "GET /x HTTP/1.1" 200 5 "-" "secret-agent"\n' * 3
+    (tmp_path / "access.log").write_bytes(data)
+    for verb in (["files", str(tmp_path / "access.log")],
+                 ["answer", "--store", str(tmp_path / "store"), str(tmp_path / "access.log")]):  # fmt: skip
+        assert program.main([*verb, "--key", KEY.hex(), "--output", str(tmp_path / "out.gz")]) == 0
+        told = gzip.decompress((tmp_path / "out.gz").read_bytes())
+        assert b"203.0.113.77" not in told and b"secret-agent" not in told and b"/x" in told
+
+
+@pytest.mark.parametrize("damage", ["cut", "bent", "not one", "empty"])
+def test_a_damaged_partial_is_refused(damage: str, tmp_path: Path) -> None:
+    folder, *_ = two_partials(tmp_path)
+    data = bytearray((folder / "a.gz").read_bytes())
+    if damage == "cut":
+        data = data[: len(data) // 2]
+    elif damage == "bent":
+        data[len(data) // 2] ^= 255
+    else:
+        data = bytearray(b"junk" if damage == "not one" else b"")
+    (folder / "a.gz").write_bytes(data)
+    with pytest.raises(ValueError, match="damaged|no partial|end is missing"):
+        merge(folder / "a.gz")
