@@ -70,6 +70,7 @@ ROTATED = re.compile(r"(\.\d+|-\d{8}(-\d+)?)?(\.gz|\.zst)?$")
 MONTHS = {name: number for number, name in enumerate(b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)}
 NO_SERVER = b"<NOSRV>"
 NO_REQUEST = (b"CR", b"cR")  # states of those who sent none, or only a part
+SECONDS = frozenset(b":%02d" % second for second in range(61))
 SLOT, NO_SLOT = b"%09d", b"000000000"  # a minute; of what is counted over the whole window, none
 YEARS = range(1971, 2200)  # whose minutes have nine digits at most
 
@@ -502,7 +503,8 @@ class Reader:
     def _forget(self):
         """Remember nothing of agents, requests and times: it is of tables that are gone."""
         self.agents = {role: Memo(functools.partial(self.agent, role)) for role in (b"w", b"l")}
-        self.requests, self.times = Memo(self.request), {b"w": Memo(self.web_cell), b"l": Memo(self.lb_cell)}
+        self.requests, self.minutes = Memo(self.request), Memo(self.web_minute)
+        self.times = {b"w": Memo(self.web_cell), b"l": Memo(self.lb_cell)}
 
     def read(self, chunks, counted, parse=None):
         """Count the lines in chunks of bytes; leave the last one alone where its line end is missing."""
@@ -520,7 +522,7 @@ class Reader:
                 continue
             if too_long or held + chunk.find(b"\n") > LINE_MOST:
                 first = chunk.find(b"\n") + 1
-                self.bad(b"", f"longer than {LINE_MOST} bytes", counted.end)
+                self.bad(b"", f"longer than {LINE_MOST} bytes")
                 counted.end += held + first
                 block = chunk[first:cut]
             else:
@@ -594,10 +596,14 @@ class Reader:
 
     def web_cell(self, when):
         """Return the tables for '27/Nov/2026:08:37:46 +0000'; False where that is no time."""
+        return self.minutes[when[:17] + when[20:]] if when[17:20] in SECONDS else False
+
+    def web_minute(self, when):
+        """Return the same for '27/Nov/2026:08:37 +0000'."""
         try:
-            if when[17:18] != b":" or not when[18:20].isdigit() or when[18:20] > b"60" or when[20:21] != b" ":
+            if when[17:18] != b" ":
                 raise ValueError
-            minute = minute_of(when[:17], offset_of(when[21:]), None)
+            minute = minute_of(when[:17], offset_of(when[18:]), None)
         except (ValueError, KeyError, OverflowError):
             return False
         return self.cell(minute)
@@ -613,37 +619,35 @@ class Reader:
             return False
         return self.cell(minute)
 
-    def bad(self, line, why, place):
-        """Count a line that cannot be read, and keep the first few."""
+    def bad(self, line, why, block=b"", number=0):
+        """Count a line of a block that cannot be read, and keep the first few with the place where they begin."""
         counted = self.now
         counted.malformed += 1
         counted.reasons[why] = counted.reasons.get(why, 0) + 1
         if len(counted.samples) < SAMPLES and counted.reasons[why] <= SAMPLES // 2:
             text = line[:SAMPLE_MOST].decode("utf-8", "backslashreplace")
+            before = block.split(b"\n", number)[:number]
+            place = counted.end + sum(len(other) + 1 for other in before)
             counted.samples.append({"byte": place, "why": why, "line": text})
-
-    def place(self, block, number):
-        """Return where in the file a line of a block begins."""
-        return self.now.end + sum(len(line) + 1 for line in block.split(b"\n", number)[:number])
 
     def rows(self, block, pattern, careful):
         """Return (rows, which line each was) of a block of whole lines; count those that cannot be read."""
         rows = pattern.findall(block)
         self.now.counted += len(rows)
-        if all(map(operator.itemgetter(CLIENT[pattern]), rows)):
+        unusual = map(operator.not_, map(operator.itemgetter(CLIENT[pattern]), rows))
+        bad = set()
+        for number in itertools.compress(range(len(rows)), unusual):
+            line = rows[number][-1]
+            try:
+                rows[number] = (*careful(line), b"")
+            except ValueError as error:
+                bad.add(number)
+                self.bad(line, str(error), block, number)
+        if not bad:
             return rows, range(len(rows))
-        good, which = [], []
-        for number, row in enumerate(rows):
-            if not row[CLIENT[pattern]]:
-                try:
-                    row = (*careful(row[-1]), b"")
-                except ValueError as error:
-                    self.now.counted -= 1
-                    self.bad(row[-1], str(error), self.place(block, number))
-                    continue
-            good.append(row)
-            which.append(number)
-        return good, which
+        self.now.counted -= len(bad)
+        which = [number for number in range(len(rows)) if number not in bad]
+        return [rows[number] for number in which], which
 
     def web(self, block):
         """Count a block of whole lines of a web server."""
@@ -698,7 +702,7 @@ class Reader:
                 self.now.counted -= stop - start
                 for number in which[run]:
                     line = block.split(b"\n", number + 1)[number]
-                    self.bad(line, "no time that exists", self.place(block, number))
+                    self.bad(line, "no time that exists", block, number)
 
     def _add(self, cell, clients, whos, paths, groups, keys, sizes):
         numbers, bytes_of, paths_of, visitors = cell
@@ -868,8 +872,9 @@ def units(logs, processes):
     """Yield (log, from, to) by which several processes share the work; only the last of a file looks at its end."""
     for log in logs:
         size, start = log.stat.st_size, 0
-        while log.kind == "plain" and processes > 1 and size - start > UNIT * 1.5:
-            stop = start + UNIT
+        piece = min(UNIT, size // processes + 1)
+        while log.kind == "plain" and processes > 1 and size - start > max(LINE_MOST, piece * 1.5):
+            stop = start + piece
             found = log.at(stop, LINE_MOST).find(b"\n")
             if found < 0:
                 break
