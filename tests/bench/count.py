@@ -27,8 +27,8 @@ from tests.unit.access_lines import AGENTS, Lines, drawn
 PROGRAM = PROJECT / "roles" / "access_count" / "files" / "count.py"
 LEAST = 2_000_000
 ALSO = """counter: by the hour hits, bytes, status, kind, class and outcome; every path, client and visitor, exactly; a
-  sorted partial with keyed digests on disk. mawk: hits a minute, status, bytes, paths, clients, visitors, in tables that are
-  then dropped. GoAccess computes besides: referrers, hosts' time ranges, browsers, systems, not-found pages, response
+  sorted partial with keyed digests on disk. mawk: hits a minute, status, bytes, paths, clients, visitors, in tables
+  that are then dropped. GoAccess computes besides: referrers, time ranges, browsers, systems, not-found pages, response
   sizes a panel; visitors a day, not a window; it cuts long lines and caps its panels."""
 AWK = (
     "{hits[substr($4, 2, 17)]++; status[$9]++; bytes += $10; path[$7]++; client[$1]++; split($0, q, \"\\\"\"); "
@@ -64,7 +64,9 @@ def run(words: list[str], out: Path) -> tuple[float, int]:
     """Run a command; return its seconds, and the most memory that one of its processes took, in MiB."""
     began = time.monotonic()
     with out.open("wb") as sink:
-        process = subprocess.Popen(words, stdout=sink, stderr=subprocess.PIPE)
+        process = subprocess.Popen(
+            words, stdout=sink, stderr=subprocess.PIPE, env={**os.environ, "HIKESHI_COUNT_KEY": "00" * 32}
+        )
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -74,7 +76,7 @@ def run(words: list[str], out: Path) -> tuple[float, int]:
 
 def ways(log: Path, packed: Path, out: Path) -> dict[str, list[str] | None]:
     """Return the commands, None for a tool that is not here."""
-    counter = [sys.executable, "-I", str(PROGRAM), "files", "--key", "00" * 32, "--output", str(out), "--memory", "512"]
+    counter = [sys.executable, "-I", str(PROGRAM), "files", "--output", str(out), "--memory", "512"]
 
     def tool(name: str, words: Callable[[str], list[str]]) -> list[str] | None:
         found = shutil.which(name)

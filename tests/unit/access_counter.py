@@ -56,8 +56,8 @@ def read(data: bytes) -> Partial:
 def count(folder: Path, *words: str | Path) -> Partial:
     """Count, and return the partial."""
     out = folder / "partial.gz"
-    given = [*map(str, words), "--key", KEY.hex(), "--addresses", "--output", str(out)]
-    assert program.main(given) == 0
+    given = [*map(str, words), "--addresses", "--output", str(out)]
+    assert program.main(given, KEY.hex()) == 0
     return read(out.read_bytes())
 
 

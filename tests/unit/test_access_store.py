@@ -35,7 +35,7 @@ def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def take_in(*words: str) -> None:
     """Read what is new, and say nothing."""
-    assert program.main(["store", *words, "--key", KEY.hex()]) == 0
+    assert program.main(["store", *words], KEY.hex()) == 0
 
 
 class Server:
@@ -265,7 +265,7 @@ def test_another_key_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[st
     server = Server(tmp_path / "log", SEED)
     words = ["--store", str(tmp_path / "store"), *server.patterns()]
     take_in(*words)
-    assert program.main(["store", *words, "--key", "ff" * 32]) == 2
+    assert program.main(["store", *words], "ff" * 32) == 2
     assert "another key" in capsys.readouterr().err
 
 
@@ -288,8 +288,8 @@ def two_partials(tmp_path: Path) -> tuple[Path, bytes, bytes]:
     for number, name in enumerate("ab"):
         log = b"".join(line + b"\n" for line in drawn(Lines(SEED + number), 3000))
         (tmp_path / f"{name}.log").write_bytes(log)
-        given = ["files", "--host", name, "--key", KEY.hex(), "--addresses", "--output", str(tmp_path / f"{name}.gz")]
-        assert program.main([*given, str(tmp_path / f"{name}.log")]) == 0
+        given = ["files", "--host", name, "--addresses", "--output", str(tmp_path / f"{name}.gz")]
+        assert program.main([*given, str(tmp_path / f"{name}.log")], KEY.hex()) == 0
         logs.append(log)
     return tmp_path, logs[0], logs[1]
 
@@ -319,17 +319,17 @@ def test_a_partial_is_not_merged_twice(tmp_path: Path) -> None:
     # Nor another one of the same log, which has grown since.
     with (folder / "a.log").open("ab") as file:
         file.write(Lines(1).combined() + b"\n")
-    given = ["files", "--host", "a", "--key", KEY.hex(), "--addresses", "--output", str(folder / "later.gz")]
-    assert program.main([*given, str(folder / "a.log")]) == 0
+    given = ["files", "--host", "a", "--addresses", "--output", str(folder / "later.gz")]
+    assert program.main([*given, str(folder / "a.log")], KEY.hex()) == 0
     with pytest.raises(program.RefusedError, match="the same log"):
         merge(folder / "a.gz", folder / "later.gz")
 
 
-@pytest.mark.parametrize(("more", "said"), [(["--by", "day"], "window"), (["--key", "ee" * 32], "key")])
-def test_partials_that_do_not_fit_are_refused(more: list[str], said: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("more", "key", "said"), [(["--by", "day"], KEY.hex(), "window"), ([], "ee" * 32, "key")])
+def test_partials_that_do_not_fit_are_refused(more: list[str], key: str, said: str, tmp_path: Path) -> None:
     folder, *_ = two_partials(tmp_path)
-    given = ["files", "--host", "c", "--key", KEY.hex(), *more, "--output", str(folder / "c.gz"), str(folder / "b.log")]
-    assert program.main(given) == 0
+    given = ["files", "--host", "c", *more, "--output", str(folder / "c.gz"), str(folder / "b.log")]
+    assert program.main(given, key) == 0
     with pytest.raises(program.RefusedError, match=said):
         merge(folder / "a.gz", folder / "c.gz")
 
@@ -339,7 +339,7 @@ def test_no_address_leaves_unless_it_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / "access.log").write_bytes(data)
     for verb in (["files", str(tmp_path / "access.log")],
                  ["answer", "--store", str(tmp_path / "store"), str(tmp_path / "access.log")]):  # fmt: skip
-        assert program.main([*verb, "--key", KEY.hex(), "--output", str(tmp_path / "out.gz")]) == 0
+        assert program.main([*verb, "--output", str(tmp_path / "out.gz")], KEY.hex()) == 0
         told = gzip.decompress((tmp_path / "out.gz").read_bytes())
         assert b"203.0.113.77" not in told and b"secret-agent" not in told and b"/x" in told
 

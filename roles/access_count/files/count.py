@@ -4,6 +4,7 @@
     count files [options] FILE…             count these files; writes nothing here
     count store --store DIR [options] FILE… read what is new since the last time into DIR
     count answer --store DIR [options]      answer from DIR; with FILE… read what is new first
+    count auto --store DIR [options] FILE…  answer where DIR is, else count the files
 
 Files in, a *partial* out: gzip'd text, a line of JSON that says the method (files, ranges, lines, malformed, …), then
 sorted lines of counts, then `end` and their number. A line is a key, a TAB, what adds up, at times a TAB and a text:
@@ -54,6 +55,7 @@ import zlib
 import zoneinfo
 
 SCHEMA = 1
+KEY = "HIKESHI_COUNT_KEY"
 BLOCK = 256 << 10
 LINE_MOST = 1 << 20  # bytes of a line; a longer one is malformed, and is not held in memory
 HEAD = 4096  # bytes by which a log is known, and as many before the place where reading ended
@@ -1079,7 +1081,7 @@ def merged(partials):
             if head[name] != heads[0][name]:
                 raise RefusedError(
                     f"the partials of {heads[0]['host']} and {head['host']} differ in their {name}; "
-                    "count both again, with the same --key, --since, --until, --by and --zone"
+                    "count both again, with the same key, --since, --until, --by and --zone"
                 )
         for file in head["files"]:
             for start, end, path in ranges.get((head["host"], file["stream"]), ()):
@@ -1357,7 +1359,7 @@ def older(line, oldest):
 def arguments():
     """Return the parser of the words."""
     made = argparse.ArgumentParser(prog="count", description=__doc__.split("\n")[0])
-    made.add_argument("verb", choices=("files", "store", "answer"))
+    made.add_argument("verb", choices=("files", "store", "answer", "auto"))
     made.add_argument("file", nargs="*")
     made.add_argument("--glob", action="append", default=[], help="files by pattern, besides those named")
     made.add_argument("--store", default="", help="folder of what was counted before")
@@ -1366,8 +1368,7 @@ def arguments():
     made.add_argument("--by", choices=("all", "minute", "hour", "day"), default="hour")
     made.add_argument("--zone", default="UTC", help="time zone of hours and days")
     made.add_argument("--log-zone", default="", help="zone of times that name none; this host's")
-    made.add_argument("--key", default="", help="32 to 128 hex digits, from --key-file or this; the same on all hosts")
-    made.add_argument("--key-file", default="")
+    made.add_argument("--key-file", default="", help=f"file with the key, where there is one; else {KEY}")
     made.add_argument("--addresses", action="store_true", help="name clients by their addresses")
     made.add_argument("--sorry-backend", action="append", default=[])
     made.add_argument("--health-path", default="")
@@ -1383,14 +1384,22 @@ def arguments():
     return made
 
 
-def checked(words):
-    """Return the key and window of the words, which are made fit; raise RefusedError, saying what is allowed."""
-    text = words.key
+def key_of(words, given):
+    """Return the key of the digests; from a file or the environment: the words of a command are for all to read."""
+    text = given if given is not None else os.environ.get(KEY, "")
     if words.key_file:
-        with open(words.key_file, encoding="ascii") as file:
+        with contextlib.suppress(FileNotFoundError), open(words.key_file, encoding="ascii") as file:
             text = file.read().strip()
     if not re.fullmatch(r"([0-9a-f]{2}){16,64}", text):
-        raise RefusedError("the key is not 32 to 128 hex digits, an even number; openssl rand -hex 32 makes one")
+        raise RefusedError(
+            f"the key in {KEY} or --key-file is not 32 to 128 hex digits, an even number of them; "
+            "openssl rand -hex 32 makes one, and all hosts of a site need the same"
+        )
+    return bytes.fromhex(text)
+
+
+def checked(words):
+    """Make the words fit; return the window; raise RefusedError, saying what is allowed."""
     if words.memory < 64:
         raise RefusedError(f"--memory is {words.memory}; allowed: 64 MiB and more")
     if not 1 <= words.processes <= 64:
@@ -1404,10 +1413,10 @@ def checked(words):
     if words.log_zone:
         Window(zone=words.log_zone)
     words.memory //= words.processes
-    return bytes.fromhex(text), Window(words.since, words.until, words.by, words.zone)
+    return Window(words.since, words.until, words.by, words.zone)
 
 
-def main(given=None):
+def main(given=None, key=None):
     """Do as the words say; return the exit status."""
     words = arguments().parse_intermixed_args(given)
     os.umask(0o077)
@@ -1416,7 +1425,9 @@ def main(given=None):
             os.nice(19)
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     try:
-        key, window = checked(words)
+        window, key = checked(words), key_of(words, key)
+        if words.verb == "auto":
+            words.verb = "answer" if os.path.isdir(words.store) else "files"
         paths = words.file + [path for pattern in words.glob for path in sorted(glob.glob(pattern))]
         if words.verb == "files":
             head, lines = count_files(paths, words, key, window)
