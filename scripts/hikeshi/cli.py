@@ -9,12 +9,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
 from hikeshi import baseline, bombs, gate, lock, look, page, probes, recover, runner, screen, surge
+from hikeshi.access import export, verb
+from hikeshi.access import page as access_page
+from hikeshi.access.reconcile import reconcile
 from hikeshi.errors import ExitStatus, HikeshiError, RefusedError, UsageError
 from hikeshi.incident import cli as incident
 from hikeshi.incident import clock, show, store
@@ -381,6 +385,72 @@ def show_gate(site: Site, done: gate.Outcome, *, as_json: bool) -> None:
             screen.out.print(f"[bold red]wrong[/bold red] {screen.line(line, 400)}")
     if not done.ok:
         raise typer.Exit(ExitStatus.FAILED)
+
+
+@app.command("count")
+def count_accesses(
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[FILE]...", help="Logs on this machine, .gz and .zst too; the site's where none is named."
+        ),
+    ] = None,
+    since: Annotated[
+        str, typer.Option(help="From this minute or day on (14:00, 2026-11-27, yesterday).", show_default=False)
+    ] = "",
+    until: Annotated[str, typer.Option(help="Up to this minute or day, which is not in it.", show_default=False)] = "",
+    by: Annotated[str, typer.Option(help="minute, hour, day or all.")] = "hour",
+    zone: Annotated[
+        str, typer.Option(help="Time zone of the answer; the site's, else this machine's.", show_default=False)
+    ] = "",
+    top: Annotated[int, typer.Option(min=0, max=1000, help="How many paths and clients are named.")] = 10,
+    addresses: Annotated[
+        bool, typer.Option("--addresses", help="Name clients by their addresses; without it none leaves a host.")
+    ] = False,
+    sorry_backend: Annotated[
+        list[str] | None, typer.Option(help="HAProxy's backend that is the sorry page; of FILEs.", show_default=False)
+    ] = None,
+    health_path: Annotated[str, typer.Option(help="What health checks ask for; of FILEs.", show_default=False)] = "",
+    log_zone: Annotated[
+        str, typer.Option(help="Zone of times that name none; of FILEs. This machine's.", show_default=False)
+    ] = "",
+    processes: Annotated[
+        int | None, typer.Option(min=1, max=64, help="How many count FILEs; one for each core.", show_default=False)
+    ] = None,
+    memory: Annotated[int, typer.Option(min=64, help="MiB that counting may take; more is spilled to disk.")] = 512,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print a line of CSV for each slot.")] = False,
+    html: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Also write one HTML page, with a picture.", show_default=False)
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="More malformed lines, and what each word means.")] = False,
+    site: SiteOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Count accesses, exactly, for any time of which there are logs. Changes nothing."""
+    if as_json and as_csv:
+        raise UsageError("--json and --csv say two things.", "hikeshi count --csv")
+    done = verb.count(
+        verb.Words(
+            files or [], since, until, by, zone, top, addresses, sorry_backend or [], health_path, log_zone,
+            processes, memory, site,
+        )
+    )  # fmt: skip
+    compared = reconcile(done.answer)
+    if html:
+        verb.write_html(html, done.answer, compared)
+    if as_json:
+        screen.print_json(
+            {**export.as_data(done.answer, compared), "refused": [item.as_data() for item in done.refused]}
+        )
+    elif as_csv:
+        with screen.printing():
+            print(export.as_csv(done.answer), end="", flush=True)
+    else:
+        access_page.show(done.answer, compared, verbose=verbose)
+    for item in done.refused:
+        screen.err.print(f"[bold red]not counted[/bold red] {screen.line(item.problem.message, 400)}")
+    if done.refused:
+        raise typer.Exit(_failed(done.refused))
 
 
 HostOption = Annotated[str, typer.Option("--host", help="Of this host only.", show_default=False)]

@@ -142,6 +142,18 @@ class SurgeBound(_Data):
     pages: list[Annotated[str, Field(pattern=r"^/([^/\s]\S*)?$")]] = []  # read besides those of probes without effects
 
 
+class Accesses(_Data):
+    """Where accesses are logged, and how the load balancer's log is to be read."""
+
+    # Host → patterns of files that may be read there, on a host that is not ours as well.
+    logs: dict[str, Annotated[list[Annotated[str, Field(pattern=r"^/[^\x00]*$")]], Field(min_length=1)]] = {}
+    sorry_backends: list[str] = []  # HAProxy's backends that are nothing but the sorry page
+    health_path: Annotated[str, Field(pattern=r"^(/[^\s?]*)?$")] = ""  # asked for by checks only, whoever asks
+    # Which of HAProxy's captured request headers is the User-Agent.
+    agent_capture: Annotated[str, Field(pattern=r"^(last|none|[1-9][0-9]?)$")] = "last"
+    log_zone: str = ""  # of times that name none, as HAProxy's do without a syslog header; the host's own when empty
+
+
 class SiteData(_Data):
     """`site.yml` and `probes.yml` of a site, validated."""
 
@@ -153,6 +165,7 @@ class SiteData(_Data):
     permissions: dict[PermissionName, Permission] = {}
     sorry: SorryPage | None = None  # without it nobody could tell whether the gate is closed
     vital_jobs: list[VitalJob] = []
+    accesses: Accesses = Accesses()
     surge: SurgeBound | None = None  # a real site without it is asked for no load at all
     probes: Annotated[list[Probe], Field(min_length=1)]
     timeout_s: Annotated[float, Field(gt=0, le=60)] = 10.0

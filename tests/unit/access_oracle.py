@@ -180,7 +180,7 @@ def haproxy(line: bytes, zone: ZoneInfo) -> Hit:
     if not size.isdigit() or len(size) > 20:
         raise Malformed
     tail = front[:-1]
-    groups = []
+    groups: list[bytes] = []
     while tail.endswith(b"}") and len(groups) < 2:
         begin = tail.rfind(b" {")
         if begin < 0:

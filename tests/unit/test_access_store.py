@@ -199,10 +199,13 @@ def test_the_second_count_reads_only_what_is_new(tmp_path: Path, monkeypatch: py
     server.write(10)
     sizes: list[int] = []
     real = program.Log.chunks
-    monkeypatch.setattr(
-        program.Log, "chunks",
-        lambda log, *words, **named: (sizes.append(len(part)) or part for part in real(log, *words, **named)),
-    )  # fmt: skip
+
+    def noted(log: Any, *words: Any, **named: Any) -> Iterator[bytes]:
+        for part in real(log, *words, **named):
+            sizes.append(len(part))
+            yield part
+
+    monkeypatch.setattr(program.Log, "chunks", noted)
     check(count(tmp_path, "answer", *words, "--by", "minute"), server.truth(by="minute"))
     heads = 2 * program.BLOCK  # the first bytes of each file, by which it is known
     assert sum(sizes) < heads + program.HEAD + 10 * 70_000 < len(server.written)
@@ -310,6 +313,14 @@ def test_partials_of_hosts_add_up_and_visitors_are_a_union(tmp_path: Path) -> No
     assert [head["host"] for head in heads] == ["a", "b"]
     (folder / "both.log").write_bytes(one + two)
     assert lines == count(folder, "files", folder / "both.log").lines
+
+
+def test_stored_counts_merge_as_others_do(tmp_path: Path) -> None:
+    folder, one, two = two_partials(tmp_path)
+    store = ["answer", "--host", "c", "--store", str(folder / "store"), "--addresses", "--output", str(folder / "c.gz")]
+    assert program.main([*store, str(folder / "b.log")], KEY.hex()) == 0
+    _, lines = merge(folder / "a.gz", folder / "c.gz")
+    assert lines == merge(folder / "a.gz", folder / "b.gz")[1] == sorted(lines)
 
 
 def test_a_partial_is_not_merged_twice(tmp_path: Path) -> None:

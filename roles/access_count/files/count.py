@@ -419,12 +419,14 @@ def _joined(key, sums, text):
 
 
 def fitted(lines, window, addresses):
-    """Yield lines by the minute as lines of a window's slots, each key once; those of `n` come last."""
+    """Yield lines by the minute as lines of a window's slots, in order, each key once."""
     numbers, slots, held, last = {}, {}, {}, None
     for line in lines:
         key, _, rest = line.partition(b"\t")
         table, *parts = key.split(b" ")
         minute = parts[-2] if table != b"n" else parts[0]
+        if numbers and table != b"n":
+            yield from flushed(numbers)
         slot = slots.get(minute)
         if slot is None:
             start = window.slot(int(minute))
@@ -432,11 +434,12 @@ def fitted(lines, window, addresses):
         if not slot:
             continue
         if table == b"n":
+            yield from flushed(held)
             add(numbers, b"n %b %b" % (slot, b" ".join(parts[1:])), rest)
             continue
-        if parts[0] != last:  # of one client, path or visitor there are no more lines than minutes
+        if (table, parts[0]) != last:  # of one client, path or visitor there are no more lines than minutes
             yield from flushed(held)
-            last = parts[0]
+            last = table, parts[0]
         if table == b"v":
             held[b"v %b %b %b" % (parts[0], slot, parts[2])] = None
             continue

@@ -1,0 +1,101 @@
+"""`hikeshi count`: what was typed, the answer."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hikeshi import screen
+from hikeshi.access import engine, export, page
+from hikeshi.access import window as windows
+from hikeshi.access.answer import Answer
+from hikeshi.access.engine import Asked, Counted
+from hikeshi.access.reconcile import Reconciled
+from hikeshi.errors import HikeshiError, UsageError
+from hikeshi.incident import show, store
+from hikeshi.site import load
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words of the command."""
+
+    files: Sequence[str]
+    since: str
+    until: str
+    by: str
+    zone: str
+    top: int
+    addresses: bool
+    sorry_backends: Sequence[str]
+    health_path: str
+    log_zone: str
+    processes: int | None
+    memory: int
+    site: str | None
+
+
+def count(words: Words) -> Counted:
+    """Count files of this machine where some are named, else a site's logs where they lie."""
+    now = datetime.now(UTC)
+    if words.files:
+        if words.site:
+            raise UsageError("--site and FILE say two things.", "hikeshi count FILE…, or hikeshi count --site NAME")
+        zone = windows.zone_of(words.zone)
+        if words.log_zone:
+            windows.zone_of(words.log_zone)
+        asked = Asked(
+            windows.asked(words.since, words.until, words.by, zone, now), words.top, words.addresses,
+            words.sorry_backends, words.health_path, log_zone=words.log_zone,
+        )  # fmt: skip
+        processes = words.processes or min(8, os.cpu_count() or 1)
+        with _progress() as told:
+            return engine.files(asked, words.files, processes, max(words.memory, 64 * processes), told)
+    for option, given in (
+        ("--sorry-backend", words.sorry_backends), ("--health-path", words.health_path), ("--log-zone", words.log_zone),
+        ("--processes", words.processes),
+    ):  # fmt: skip
+        if given:
+            raise UsageError(
+                f"{option} goes with FILE; of a site, `accesses` in its site.yml says it.", "hikeshi count"
+            )
+    chosen = load(words.site)
+    show.heading(chosen)
+    zone = windows.zone_of(words.zone) if words.zone else chosen.zone
+    how = chosen.data.accesses
+    asked = Asked(
+        windows.asked(words.since, words.until, words.by, zone, now), words.top, words.addresses, how.sorry_backends,
+        how.health_path, how.agent_capture, how.log_zone,
+    )  # fmt: skip
+    with store.journal(chosen).action("count", {"since": words.since, "until": words.until, "by": words.by}) as action:
+        done = engine.site(chosen, asked, words.memory)
+        action.data.update(
+            lines=done.answer.lines, sides={role: side.total.as_data() for role, side in done.answer.sides.items()}
+        )
+    return done
+
+
+@contextmanager
+def _progress() -> Iterator[engine.Progress]:
+    """Show on a terminal how far counting is, and how long it will take."""
+    if not screen.err.is_terminal:
+        yield lambda read, total, left: None
+        return
+    with screen.err.status("counting") as status:
+        yield lambda read, total, left: status.update(
+            f"counting · {page.size(min(read, total))} of {page.size(total)} · {left} s left"
+        )
+
+
+def write_html(path: Path, answer: Answer, compared: Reconciled | None) -> None:
+    """Write the page; it may name clients, so that only we may read it."""
+    ends = " to ".join(answer.window.time(at).strftime("%Y-%m-%d %H:%M") for at in answer.span or ())
+    text = export.as_html(answer, compared, f"Accesses {ends}".strip())
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise HikeshiError(f"'{path}' cannot be written: {error.strerror}.", "hikeshi count --html PATH") from error
