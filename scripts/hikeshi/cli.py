@@ -349,6 +349,8 @@ def sorry_on(
     show_gate(
         chosen, gate.on(chosen, approve=approve, minutes=minutes, never=never_expires, check=check), as_json=as_json
     )
+    if chosen.data.accesses.logs and not check:
+        screen.say("a flood behind the sorry page is seen by nobody: hikeshi count --watch")
 
 
 @sorry.command("off")
@@ -418,6 +420,10 @@ def count_accesses(
         int | None, typer.Option(min=1, max=64, help="How many count FILEs; one for each core.", show_default=False)
     ] = None,
     memory: Annotated[int, typer.Option(min=64, help="MiB that counting may take; more is spilled to disk.")] = 512,
+    watching: Annotated[
+        bool,
+        typer.Option("--watch", help="Follow the load balancer's log until interrupted: who floods, and over what."),
+    ] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print a line of CSV for each slot.")] = False,
     html: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Also write one HTML page, with a picture.", show_default=False)
@@ -429,6 +435,11 @@ def count_accesses(
     """Count accesses, exactly, for any time of which there are logs. Changes nothing."""
     if as_json and as_csv:
         raise UsageError("--json and --csv say two things.", "hikeshi count --csv")
+    if watching:
+        if files or since or until or as_csv or html:
+            raise UsageError("--watch goes with --site and --json only.", "hikeshi count --watch")
+        verb.watch(site, as_json=as_json)
+        return
     done = verb.count(
         verb.Words(
             files or [], since, until, by, zone, top, addresses, sorry_backend or [], health_path, log_zone,

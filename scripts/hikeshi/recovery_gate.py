@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hikeshi import gate, screen
+from hikeshi.access import watch
 from hikeshi.errors import HikeshiError
 from hikeshi.gate import Outcome
 from hikeshi.incident import permissions
@@ -33,6 +34,7 @@ class Gate:
         self.ours = False  # a recovery closed it, this one or one before
         self._until: float | None = None
         self._keeper: threading.Thread | None = None
+        self._watch: watch.Beside | None = None
         self._enough = threading.Event()
 
     # Looking
@@ -131,6 +133,8 @@ class Gate:
         By a thread: a run of Ansible beside another is one more connection to the host, whose program has a lock of
         its own.
         """
+        if self.shut and self._watch is None:
+            self._watch = watch.Beside(self.site)  # behind a sorry page a flood is seen by nobody
         if not self.shut or self._until is None or self._keeper:
             return
         if why := gate.why_not(self.site):
@@ -142,6 +146,8 @@ class Gate:
     def let_go(self) -> None:
         """Renew it no more."""
         self._enough.set()
+        if self._watch:
+            self._watch.stop()
         if self._keeper:
             self._keeper.join(JOIN_S)
 

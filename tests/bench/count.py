@@ -122,12 +122,14 @@ def main() -> None:
         commands = ways(log, packed, folder / "out")
         seconds: dict[str, list[float]] = {way: [] for way in commands}
         memory = dict.fromkeys(commands, 0)
-        for _ in range(given.rounds):
+        for number in range(given.rounds):
+            print(f"round {number + 1} of {given.rounds}", file=sys.stderr)
             for way, command in commands.items():
                 if command:
                     took, used = run(command, folder / "stdout")
                     seconds[way].append(took)
                     memory[way] = max(memory[way], used)
+                    print(f"  {took:8.1f} s  {way}", file=sys.stderr, flush=True)
         print(f"{lines:,} lines, {log.stat().st_size / 1e6:,.0f} MB, median of {given.rounds}\n")
         show(lines, seconds, memory)
         print(f"\n{ALSO}")

@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 
 from tests.unit import access_oracle as oracle
 from tests.unit.access_counter import KEY, check, count, program
-from tests.unit.access_lines import Lines, drawn
+from tests.unit.access_lines import NOW, Lines, drawn
 
 ALL = bool(os.environ.get("HIKESHI_TEST_ALL"))
 RUNS = 500 if ALL else 50
@@ -262,6 +263,33 @@ def test_a_compressed_file_that_is_not_whole_yet(tmp_path: Path) -> None:
         check(count(tmp_path, "answer", *words, "--by", "minute"), server.truth(by="minute"))
     plain.unlink()
     check(count(tmp_path, "answer", *words, "--by", "minute"), server.truth(by="minute"))
+
+
+def test_only_what_was_counted_is_trimmed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    server = Server(tmp_path / "log", SEED)
+    words = ["--store", str(tmp_path / "store"), *server.patterns()]
+    for _ in range(3):
+        server.write(20)
+        server.rotate("rename")
+    for number, path in enumerate(sorted(server.folder.glob("access.log.*"))):
+        os.utime(path, (NOW - number * 86400,) * 2)  # .1 of now, .2 of yesterday, .3 of the day before
+    trim = ["trim", *words, "--log-days", str(days_since(NOW) + 1)]
+    assert program.main(trim, KEY.hex()) == 0
+    assert len(list(server.folder.iterdir())) == 4, "nothing was counted yet"
+    take_in(*words)
+    before = server.truth(by="minute")
+    assert program.main(trim, KEY.hex()) == 0
+    assert sorted(path.name for path in server.folder.iterdir()) == ["access.log", "access.log.1", "access.log.2"]
+    assert program.main([*trim, "--log-share", "0"], KEY.hex()) == 0
+    assert [path.name for path in server.folder.iterdir()] == ["access.log"], "one that is written to stays"
+    made = count(tmp_path, "answer", *words, "--by", "minute")
+    check(made, before)
+    assert made.head["losses"] == []
+
+
+def days_since(moment: int) -> int:
+    """Return how many days ago that was; the tests' logs are of a day to come, or one that has passed."""
+    return int((time.time() - moment) // 86400)
 
 
 def test_another_key_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,8 @@
     count store --store DIR [options] FILE… read what is new since the last time into DIR
     count answer --store DIR [options]      answer from DIR; with FILE… read what is new first
     count auto --store DIR [options] FILE…  answer where DIR is, else count the files
+    count follow FILE                       a line of JSON each second on what HAProxy logs, after one on its past
+    count trim --store DIR [options] FILE…  remove rotated logs that were counted, and are too old or too many
 
 Files in, a *partial* out: gzip'd text, a line of JSON that says the method (files, ranges, lines, malformed, …), then
 sorted lines of counts, then `end` and their number. A line is a key, a TAB, what adds up, at times a TAB and a text:
@@ -38,6 +40,7 @@ import gzip
 import hashlib
 import heapq
 import io
+import ipaddress
 import itertools
 import json
 import multiprocessing
@@ -67,6 +70,8 @@ MEMO_MOST, MEMO_TEXT_MOST = 20_000, 1024
 ENTRY = 260  # bytes that an entry of a table takes: its place in the dictionary, the tuple, the client
 UNIT = 64 << 20  # bytes of a plain file that one process takes at a time
 SEGMENTS_MOST = 8
+FOLLOWED = 40  # clients and networks of a second that are told
+FOLLOW_S, FOLLOW_PAST = 5, 8 << 20  # over how many seconds a rate is, and bytes of the past that it is compared with
 COPY_KINDS = ((b"\x1f\x8b", "gz"), (b"\x28\xb5\x2f\xfd", "zst"))
 ROTATED = re.compile(r"(\.\d+|-\d{8}(-\d+)?)?(\.gz|\.zst)?$")
 MONTHS = {name: number for number, name in enumerate(b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)}
@@ -1050,7 +1055,7 @@ def read_partial(file):
     packed = io.BufferedReader(gzip.GzipFile(fileobj=file, mode="rb"), 1 << 20)
     try:
         head = json.loads(packed.readline(64 << 20))
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
         raise ValueError(f"it is no partial: {error}") from error
     if not isinstance(head, dict) or head.get("schema") != SCHEMA:
         raise ValueError(f"it is no partial of schema {SCHEMA}")
@@ -1162,6 +1167,25 @@ class Store:
         kept = [stream for stream in streams if not self._forgotten(stream, keep_days)]
         self._commit(cells, {**self.state, "streams": kept, "losses": losses[-50:]}, words, keep_days)
         return files, problems
+
+    def trim(self, paths, days, share):
+        """Remove rotated logs that were counted whole: those older than days, then the oldest beyond a disk's share."""
+        removed, logs = [], opened(paths, [])
+        counted = [seen for stream in self.state["streams"] for seen in stream["seen"]]
+        taken = {}  # device → bytes that all logs on it take
+        for log in logs:
+            taken[log.stat.st_dev] = taken.get(log.stat.st_dev, 0) + log.stat.st_size
+        for log in logs:  # the oldest first
+            disk = os.fstatvfs(log.file.fileno())
+            device, size, most = log.stat.st_dev, log.stat.st_size, disk.f_frsize * disk.f_blocks * share // 100
+            old = time.time() - log.stat.st_mtime > days * 86400
+            rotated = ROTATED.search(os.path.basename(log.path))[0] != ""
+            if rotated and log.seen in counted and (old or taken[device] > most):
+                os.unlink(log.path)
+                taken[device] -= size
+                removed.append({"path": log.path, "bytes": size, "why": "old" if old else "the disk's share"})
+            log.close()
+        return removed
 
     def _known(self, log, streams):
         """Return the record of the log that this file is or was copied from."""
@@ -1356,13 +1380,143 @@ def older(line, oldest):
     return (parts[1] if parts[0] == b"n" else parts[2]) < oldest
 
 
+# Following
+
+
+class Second:
+    """Who asked for what in one second, or in a few."""
+
+    def __init__(self):
+        """Nobody yet."""
+        self.hits = self.sorry = 0
+        self.pairs = collections.Counter()  # client, path, agent
+
+    def as_data(self, at):
+        """Return it as plain data, of the busiest clients and networks only: floods may have a million."""
+        clients, networks = {}, {}
+        for (client, path, agent), hits in self.pairs.items():
+            network, asset = network_of(client), kind_of(b"GET", path) in (b"picture", b"asset")
+            for table, name in ((clients, client), (networks, network)):
+                asker = table.get(name)
+                if asker is None:
+                    asker = table[name] = [0, collections.Counter(), collections.Counter(), set(), 0]
+                asker[4] += hits if asset else 0
+                asker[0] += hits
+                asker[1][path] += hits
+                asker[2][agent] += hits
+                asker[3].add(client)
+        told = {"at": at, "hits": self.hits, "sorry": self.sorry, "addresses": len(clients)}
+        for word, table in (("clients", clients), ("networks", networks)):
+            busiest = heapq.nlargest(FOLLOWED, table.items(), key=lambda item: item[1][0])
+            told[word] = {
+                text_of(name): {"hits": asker[0], "addresses": len(asker[3]), "paths": most_of(asker[1]),
+                                "agents": most_of(asker[2]), "assets": asker[4]}
+                for name, asker in busiest
+            }  # fmt: skip
+        return told
+
+
+def text_of(data):
+    """Return bytes as text that JSON takes, whatever they are."""
+    return data.decode("utf-8", "backslashreplace")[:200]
+
+
+def most_of(counts):
+    """Return the commonest few."""
+    return {text_of(name): hits for name, hits in counts.most_common(8)}
+
+
+def network_of(client):
+    """Return the /24 or /48 of an address; of what is none, itself."""
+    try:
+        address = ipaddress.ip_address(client.decode())
+    except ValueError:
+        return client
+    return str(ipaddress.ip_network((address, 24 if address.version == 4 else 48), strict=False)).encode()
+
+
+def seconds_of(lines, reader):
+    """Yield (time, client, path, agent, outcome) of the lines of customers; what checks and probes ask is no flood."""
+    for line in lines:
+        try:
+            stamp, client, date, backend, server, status, _, state, captures, request = careful_lb(line)
+        except ValueError:
+            continue
+        agent = shortened(captures.rpartition(b"|")[2])
+        if reader.agent_capture != "last":
+            place = reader.agent_capture
+            agent = shortened((captures.split(b"|", place) + [b""] * place)[place - 1]) if place else b""
+        kind, path, letter = reader.requests[request]
+        if (letter or class_of(agent)) in (b"h", b"m"):
+            continue
+        outcome = outcome_of(backend in reader.sorry, server == NO_SERVER, state, status)
+        found = re.search(re.escape(date) + rb":(\d\d)", line)
+        yield (date, found[1] if found else b"00"), client.removeprefix(b"::ffff:"), path, agent or b"-", outcome
+
+
+def past_of(data, reader):
+    """Return the most that all, a client and a network had in FOLLOW_S seconds of a part of the log."""
+    seconds = collections.OrderedDict()
+    for when, client, *_ in seconds_of(data.split(b"\n")[1:-1], reader):
+        seconds.setdefault(when, collections.Counter())[client] += 1
+    if not seconds:
+        return {"seconds": 0, "most": 0, "client": 0, "network": 0}
+    slots = collections.defaultdict(collections.Counter)
+    for (date, second), clients in seconds.items():
+        with contextlib.suppress(ValueError, KeyError):
+            at = minute_of(date, 0, None) * 60 + int(second)
+            slots[at // FOLLOW_S].update(clients)
+    networks = [collections.Counter() for _ in slots]
+    for table, clients in zip(networks, slots.values(), strict=True):
+        for client, hits in clients.items():
+            table[network_of(client)] += hits
+    return {
+        "seconds": (max(slots) - min(slots) + 1) * FOLLOW_S,
+        "most": max(sum(clients.values()) for clients in slots.values()),
+        "client": max(max(clients.values()) for clients in slots.values()),
+        "network": max(max(table.values()) for table in networks),
+    }
+
+
+def follow(path, reader, seconds=None, out=None, pause=time.sleep):
+    """Say each second what came in, until nobody listens; through rotations, by whatever way."""
+    out = out or sys.stdout
+    log = Log(path)
+    place, rest = log.stat.st_size, b""
+    start = max(0, place - FOLLOW_PAST)
+    past = past_of(b"\n" * (start == 0) + log.at(start, place - start), reader)
+    print(json.dumps({"past": past}), file=out, flush=True)
+    end = time.monotonic()
+    while seconds is None or seconds > 0:
+        end += 1
+        pause(max(0, end - time.monotonic()))
+        second = Second()
+        chunks = []
+        while chunk := log.at(place, BLOCK):
+            place += len(chunk)
+            chunks.append(chunk)
+        with contextlib.suppress(OSError):
+            now = os.stat(path)
+            if (now.st_dev, now.st_ino) != (log.stat.st_dev, log.stat.st_ino) or now.st_size < place:
+                log.close()
+                log, place = Log(path), 0  # what came before is read: lines that come now go to the new one
+        *lines, rest = (rest + b"".join(chunks)).split(b"\n")
+        rest = rest[-LINE_MOST:]
+        for _, client, asked_for, agent, outcome in seconds_of(lines, reader):
+            second.hits += 1
+            second.sorry += outcome == b"sorry"
+            second.pairs[client, asked_for, agent] += 1
+        print(json.dumps(second.as_data(int(time.time()))), file=out, flush=True)
+        seconds = None if seconds is None else seconds - 1
+
+
 # The command
 
 
 def arguments():
     """Return the parser of the words."""
     made = argparse.ArgumentParser(prog="count", description=__doc__.split("\n")[0])
-    made.add_argument("verb", choices=("files", "store", "answer", "auto"))
+    made.add_argument("verb", choices=("files", "store", "answer", "auto", "trim", "follow"))
     made.add_argument("file", nargs="*")
     made.add_argument("--glob", action="append", default=[], help="files by pattern, besides those named")
     made.add_argument("--store", default="", help="folder of what was counted before")
@@ -1379,6 +1533,8 @@ def arguments():
     made.add_argument("--memory", type=int, default=512, help="MiB")
     made.add_argument("--processes", type=int, default=1)
     made.add_argument("--keep-days", type=int, default=400)
+    made.add_argument("--log-days", type=int, default=60, help="of trim: how many days of logs stay")
+    made.add_argument("--log-share", type=int, default=20, help="of trim: percent of their disk that logs may take")
     made.add_argument("--spill", default="", help="folder for what does not fit into memory")
     made.add_argument("--host", default="")
     made.add_argument("--low", action="store_true", help="only when nobody else wants the processor")
@@ -1411,7 +1567,7 @@ def checked(words):
         raise RefusedError(f"--agent-capture is '{words.agent_capture}'; allowed: last, none, 1, 2, …")
     if words.agent_capture != "last":
         words.agent_capture = 0 if words.agent_capture == "none" else int(words.agent_capture)
-    if words.verb != "files" and not words.store:
+    if words.verb not in ("files", "follow") and not words.store:
         raise RefusedError(f"count {words.verb} needs --store DIR")
     if words.log_zone:
         Window(zone=words.log_zone)
@@ -1428,7 +1584,14 @@ def main(given=None, key=None):
             os.nice(19)
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     try:
-        window, key = checked(words), key_of(words, key)
+        window = checked(words)
+        if words.verb == "follow":
+            if len(words.file) != 1:
+                raise RefusedError(f"follow takes one file; seen: {len(words.file)}")
+            with contextlib.suppress(BrokenPipeError):
+                follow(words.file[0], Reader(Cells(b"", EVERY_MINUTE), **options_of(words)))
+            return 0
+        key = key_of(words, key)
         if words.verb == "auto":
             words.verb = "answer" if os.path.isdir(words.store) else "files"
         paths = words.file + [path for pattern in words.glob for path in sorted(glob.glob(pattern))]
@@ -1436,6 +1599,9 @@ def main(given=None, key=None):
             head, lines = count_files(paths, words, key, window)
         else:
             store, problems = Store(words.store, key), []
+            if words.verb == "trim":
+                print(json.dumps({"removed": store.trim(paths, words.log_days, words.log_share)}))
+                return 0
             if words.file or words.glob or words.verb == "store":
                 _, problems = store.take_in(paths, words, words.keep_days)
             head, lines = store.partial(words, window, problems)

@@ -12,7 +12,7 @@ from hikeshi.errors import HikeshiError
 
 Role = Literal["lb", "web"]
 ROLES: dict[str, Role] = {"l": "lb", "w": "web"}
-CLASSES = {"p": "people", "b": "bots", "m": "probes", "h": "checks", "n": "none"}
+CLASSES = {"p": "people", "b": "bots", "m": "probes", "h": "checks", "n": "no_request"}
 KINDS = ("page", "picture", "asset", "other", "none")
 OUTCOMES = ("served", "local", "sorry", "refused", "failed", "unreached", "aborted", "left")
 

@@ -25,7 +25,7 @@ def as_data(answer: Answer, reconciled: Reconciled | None) -> dict[str, Any]:
     """Return all of it as plain data.
 
     window: {since, until, by, zone}; lb, web: {total, slots: [{begin, hits, bytes, views, visitors, people, bots,
-    probes, checks, none, kinds, statuses, outcomes}], paths, clients: [{name, hits, who}], distinct_paths,
+    probes, checks, no_request, kinds, statuses, outcomes}], paths, clients: [{name, hits, who}], distinct_paths,
     distinct_clients}; reconciled: {handed_on_least, handed_on_most, web, reasons, unexplained, flagged, words} or null;
     method: {lines: {lines, counted, malformed, pending, outside}, span, files, problems, losses, gaps, meanings}.
     """
@@ -48,8 +48,9 @@ def as_csv(answer: Answer) -> str:
     out = io.StringIO()
     rows = csv.writer(out, lineterminator="\n")
     kinds = [f"people_{kind}" for kind in KINDS]
+    statuses = [name if name != "none" else "no_status" for name in _STATUSES]
     rows.writerow(
-        ["side", "begin", "hits", "bytes", "views", "visitors", *CLASSES.values(), *kinds, *_STATUSES, *OUTCOMES]
+        ["side", "begin", "hits", "bytes", "views", "visitors", *CLASSES.values(), *kinds, *statuses, *OUTCOMES]
     )
     for role, side in answer.sides.items():
         for at, sums in filled(side, answer):

@@ -15,7 +15,7 @@ MEANINGS = (
     "page views are what people got by GET or HEAD that is no picture, style, script or the like, with 2xx or 304",
     "bots, probes and health checks are those whose agent says so (or who ask for the health check's path); "
     "one that calls itself a browser counts as people",
-    "none sent no request: a connection that was broken off, or spoke something else than HTTP",
+    "no request: a connection that was broken off, or spoke something else than HTTP",
     "paths are counted without their query; times are of when a line's request came (HAProxy) or was answered (others)",
 )
 

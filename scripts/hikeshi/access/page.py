@@ -68,7 +68,7 @@ def _table(answer: Answer, role: str, side: Side, slots: Sequence[tuple[int, Sum
     table = Table(box=None, pad_edge=False)
     outcomes = ("served", "sorry", "refused", "failed", "aborted") if role == "lb" else ()
     columns = ["", "hits", "people", "views", "pictures", "assets", "visitors", "bytes", *outcomes]
-    columns += ["2xx", "3xx", "4xx", "5xx", "bots", "probes", "checks", "none"]
+    columns += ["2xx", "3xx", "4xx", "5xx", "bots", "probes", "checks", "no request"]
     for column in columns:
         table.add_column(column, justify="left" if not column else "right", no_wrap=True)
     for at, sums in slots:
@@ -88,7 +88,7 @@ def _cells(sums: Sums, outcomes: Iterable[str]) -> list[str]:
     }  # fmt: skip
     numbers = [sums.hits, sums.classes["people"], sums.views, sums.kinds["picture"], sums.kinds["asset"], sums.visitors]
     statuses = [sums.statuses[f"{number}xx"] for number in (2, 3, 4, 5)]
-    others = [sums.classes[name] for name in ("bots", "probes", "checks", "none")]
+    others = [sums.classes[name] for name in ("bots", "probes", "checks", "no_request")]
     cells = [*map(str, numbers), size(sums.size), *(str(shown[name]) for name in outcomes)]
     return cells + [str(number) if number else "·" for number in (*statuses, *others)]
 

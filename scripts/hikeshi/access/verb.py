@@ -1,5 +1,6 @@
 """`hikeshi count`: what was typed, the answer."""
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,12 +10,14 @@ from pathlib import Path
 
 from hikeshi import screen
 from hikeshi.access import engine, export, page
+from hikeshi.access import watch as following
 from hikeshi.access import window as windows
 from hikeshi.access.answer import Answer
 from hikeshi.access.engine import Asked, Counted
+from hikeshi.access.flood import Verdict
 from hikeshi.access.reconcile import Reconciled
 from hikeshi.errors import HikeshiError, UsageError
-from hikeshi.incident import show, store
+from hikeshi.incident import clock, show, store
 from hikeshi.site import load
 
 
@@ -75,6 +78,28 @@ def count(words: Words) -> Counted:
             lines=done.answer.lines, sides={role: side.total.as_data() for role, side in done.answer.sides.items()}
         )
     return done
+
+
+def watch(name: str | None, *, as_json: bool) -> None:
+    """Follow the load balancer's log until somebody interrupts; tell, and journal, what is new."""
+    chosen = load(name)
+    show.heading(chosen)
+    screen.say("following the load balancer's log; interrupt ends it")
+
+    def tell(verdict: Verdict) -> None:
+        if as_json:
+            print(json.dumps(verdict.as_data()), flush=True)
+            return
+        style = {"attack": "[bold red]attack[/bold red]", "surge": "[bold yellow]surge[/bold yellow]"}.get(
+            verdict.kind, "calm"
+        )
+        screen.out.print(f"{clock.moment(verdict.at, chosen.zone)} {style} {screen.line(verdict.words, 500)}")
+        for accused in verdict.accused[:10]:
+            screen.out.print(f"  {screen.line(accused.words, 500)}; since {clock.moment(accused.since, chosen.zone)}")
+        if verdict.cure:
+            screen.out.print(f"  proposed, not applied: {screen.line(verdict.cure, 500)}")
+
+    following.follow(chosen, tell)
 
 
 @contextmanager

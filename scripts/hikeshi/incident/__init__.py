@@ -40,6 +40,11 @@ its start, its outcome (done, failed, interrupted), its seconds, and why it fail
     jobs.start/.end       step (hold, release, run), count (start)
     jobs.held             until; jobs: [{host, id, result, why, due, missed, does, runs, grave: may do harm}]
     jobs.released         jobs: [{host, id, result, why, due, missed: it came due while it was held, and was not run}]
+    count.start/.end      since, until, by, as typed; lines: what became of them, sides: lb, web → totals
+    flood                 kind (attack, surge), at, rate, usual, surge, addresses, words, cure (proposed, not applied),
+                          paths: [[path, share]], accused: [{what, name, rate, limit, basis, share, since, path,
+                          path_share, agent, addresses, reasons}]
+    flood.over            kind, at
     lock.taken            owner: who died holding it
     evidence.saved        units, why, evidence: blob of what save_evidence returned, unseen
     recovery.start/.end   check, plan; healthy, changed

@@ -1,9 +1,10 @@
 """What of the journal stands on the screen: the heading of every verb, and the status for who has just arrived."""
 
 import shlex
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hikeshi import lock, screen
@@ -21,6 +22,7 @@ from hikeshi.site import Site
 
 BOMBS = 6  # of what is scheduled
 LAST = 8  # how many of the last things that were done the status shows
+FLOOD_TOLD = timedelta(hours=1)  # how long a flood is told that nobody saw the end of
 _STYLES = {None: "", 30: "yellow", 10: "bold yellow", 0: "bold red"}
 
 
@@ -59,6 +61,8 @@ def time_left(site: Site) -> None:
     records = journal.records()
     for line in damage(records.bad):
         screen.err.print(line)
+    for line in _flood(site, records, now):
+        screen.err.print(line)
     if store.open_folder(site) is None:
         return
     standing = clock.standing(records)
@@ -66,6 +70,21 @@ def time_left(site: Site) -> None:
     screen.err.print(" · ".join([f"[bold]{_safe(journal.folder.name)}[/bold]", _now(site, now), *parts]))
     for line in _way_out(standing, now):
         screen.err.print(line)
+
+
+def _flood(site: Site, records: Iterable[Record], now: datetime) -> list[str]:
+    """Return what was told last of a flood that is not over; nobody may be watching any more, so it says when."""
+    last = None
+    for record in records:
+        if record.kind in ("flood", "flood.over"):
+            last = record
+    if last is None or last.kind == "flood.over" or last.data.get("kind") != "attack":
+        return []
+    when = clock.read(last.at)
+    if now - when > FLOOD_TOLD:
+        return []
+    words = _safe(last.data.get("words"), 300)
+    return [f"[bold red]flood[/bold red] seen {clock.said(when, site.zone, now)}: {words} (hikeshi count --watch)"]
 
 
 def _now(site: Site, now: datetime) -> str:

@@ -76,7 +76,7 @@ class State:
         return words
 
 
-_ACTIONS = ("stage", "run", "recovery", "probe", "baseline", "gate", "jobs")
+_ACTIONS = ("stage", "run", "recovery", "probe", "baseline", "gate", "jobs", "count")
 
 # Too many and too small to be read one by one, as is what went well of runs and probes; they stand in the journal, and
 # in what is derived from them.
@@ -90,6 +90,7 @@ _QUIET = (
     "baseline.start",
     "gate.start",
     "jobs.start",
+    "count.start",
     "agenda",
     "task",
 )
@@ -210,6 +211,10 @@ def _told(record: Record, zone: ZoneInfo | None) -> str:
             return _jobs(record)
         case "item.opened" | "item.closed":
             return get.get("words") or f"{get.get('item')} {record.kind.partition('.')[2]}"
+        case "flood":
+            return f"{get.get('kind')}: {get.get('words')}"
+        case "flood.over":
+            return f"the {get.get('kind')} is over"
         case "lock.taken":
             return f"took over from {get.get('owner')}, who died in the middle"
         case "evidence.saved":

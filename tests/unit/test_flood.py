@@ -1,0 +1,257 @@
+"""A flood is told from a surge, within seconds, by evidence; and the counter follows a log through its rotation."""
+
+import io
+import json
+import os
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hikeshi.access import flood
+from hikeshi.access.flood import Asker, Judge, Past, Tick, Verdict
+from tests.unit.access_counter import program
+from tests.unit.access_lines import Lines
+
+SEEDS = 100 if os.environ.get("HIKESHI_TEST_ALL") else 10
+USUAL = Past(seconds=3600, most=12.0, client=3.0, network=4.0)
+AGENTS = [f"Mozilla/5.0 Browser/{number}" for number in range(40)]
+PAGES = ["/", "/catalogue/", "/basket/", *(f"/catalogue/lantern-{number}/" for number in range(30))]
+PICTURES = [f"/media/{number}.jpg" for number in range(60)]
+
+
+def busiest(table: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Return those of whom a host tells."""
+    return sorted(table.items(), key=lambda item: -item[1][0])[: program.FOLLOWED]
+
+
+@dataclass
+class Street:
+    """Who comes in each second."""
+
+    seed: int
+    at: int = 1_795_737_600
+    draw: random.Random = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.draw = random.Random(self.seed)
+
+    def tick(self, *groups: list[tuple[str, str, str]]) -> Tick:
+        """Return a second in which these (client, path, agent) came."""
+        self.at += 1
+        rows = [row for group in groups for row in group]
+        tables: list[dict[str, Any]] = [{}, {}]
+        for client, path, agent in rows:
+            for table, name in zip(tables, (client, flood.network_of(client)), strict=True):
+                hits, paths, agents, addresses, assets = table.setdefault(name, [0, Counter(), Counter(), set(), 0])
+                paths[path] += 1
+                agents[agent] += 1
+                addresses.add(client)
+                table[name][0], table[name][4] = hits + 1, assets + path.startswith("/media")
+        told = [
+            {name: Asker(item[0], len(item[3]), item[4], item[1], item[2]) for name, item in busiest(table)}
+            for table in tables
+        ]
+        return Tick(self.at, len(rows), 0, len(tables[0]), *told)
+
+    def customers(self, pages: float, networks: int = 200) -> list[tuple[str, str, str]]:
+        """People: each reads a page and gets its pictures, and is seldom seen twice."""
+        made = []
+        for _ in range(int(pages) + (self.draw.random() < pages % 1)):
+            client = f"10.{self.draw.randrange(networks)}.{self.draw.randrange(9)}.{self.draw.randrange(250)}"
+            agent = self.draw.choice(AGENTS)
+            made.append((client, self.draw.choice(PAGES), agent))
+            made += [(client, path, agent) for path in self.draw.sample(PICTURES, 4)]
+        return made
+
+    def flood(self, client: str, rate: int, path: str = "/") -> list[tuple[str, str, str]]:
+        return [(client, path, "python-requests/2.31")] * rate
+
+    def network(self, rate: int) -> list[tuple[str, str, str]]:
+        """Another address of the same /48 each time."""
+        address = "2001:db8:7:{:x}::{:x}".format
+        return [
+            (address(self.draw.randrange(65536), self.draw.randrange(65536)), "/catalogue/", "Mozilla/4.0")
+            for _ in range(rate)
+        ]
+
+    def reloading(self, people: int) -> list[tuple[str, str, str]]:
+        """Behind a sorry page: no pictures, always the same path, and everybody tries again."""
+        return [
+            (f"10.{number % 200}.{number % 9}.{number % 250}", "/", AGENTS[number % 40])
+            for number in (self.draw.randrange(people) for _ in range(people // 10))
+        ]
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize("past", [USUAL, None], ids=["past", "limits"])
+def test_ordinary_days_are_quiet(seed: int, past: Past | None) -> None:
+    street, judge = Street(seed), Judge(past)
+    assert {judge.add(street.tick(street.customers(1.5))).kind for _ in range(300)} == {"quiet"}
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize("past", [USUAL, None], ids=["past", "limits"])
+def test_a_flood_is_named_within_ten_seconds(seed: int, past: Past | None) -> None:
+    street, judge = Street(seed), Judge(past)
+    for _ in range(30):
+        judge.add(street.tick(street.customers(1.5)))
+    began = street.at
+    wanted = {"203.0.113.7", "203.0.113.200", "2001:db8:7::/48"}
+    for _ in range(10):
+        said = judge.add(
+            street.tick(
+                street.customers(1.5),
+                street.flood("203.0.113.7", 40),
+                street.flood("203.0.113.200", 35),
+                street.network(90),
+            )
+        )
+        if {item.name for item in said.accused} >= wanted:
+            break
+    assert said.kind == "attack" and street.at - began <= 10
+    named = {item.name: item for item in said.accused}
+    assert set(named) - wanted <= {"203.0.113.0/24"}, "no customer is accused"
+    one, whole = named["203.0.113.7"], named["2001:db8:7::/48"]
+    assert began < one.since <= began + 3 and one.path == "/" and one.agent == "python-requests/2.31"
+    assert one.rate > one.limit and one.reasons and whole.reasons and whole.addresses > 50
+    assert "203.0.113.7" in said.words and "429" in said.cure and "2001:db8:7::/48" in said.cure
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize("past", [USUAL, None], ids=["past", "limits"])
+def test_a_surge_is_no_attack(seed: int, past: Past | None) -> None:
+    """Twenty times as many customers, as on television; nobody is accused."""
+    street, judge = Street(seed), Judge(past)
+    kinds = set()
+    for second in range(120):
+        said = judge.add(street.tick(street.customers(min(60, 1.5 + second))))
+        kinds.add(said.kind)
+        assert said.accused == (), said.words
+    assert "surge" in kinds and said.kind == "surge" and "none of which asks unusually much" in said.words
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_customers_who_try_again_behind_the_sorry_page_are_no_attack(seed: int) -> None:
+    street, judge = Street(seed), Judge(USUAL)
+    for _ in range(120):
+        assert judge.add(street.tick(street.reloading(2000))).accused == ()
+
+
+def test_an_office_behind_one_address_is_no_attack() -> None:
+    street, judge = Street(1), Judge(USUAL)
+    for _ in range(60):
+        rows = [("192.0.2.1", street.draw.choice(PAGES + PICTURES), street.draw.choice(AGENTS)) for _ in range(20)]
+        assert judge.add(street.tick(rows)).accused == ()
+
+
+def test_one_page_with_many_pictures_is_no_attack() -> None:
+    """A past of a quiet night, and the first customer of the morning opens the catalogue."""
+    street, judge = Street(1), Judge(Past(3600, 1.0, 0.4, 0.4))
+    page = [("192.0.2.1", "/catalogue/", AGENTS[0]), *(("192.0.2.1", path, AGENTS[0]) for path in PICTURES[:14])]
+    for _ in range(3):
+        assert judge.add(street.tick(page)).accused == ()
+
+
+def test_a_flood_in_a_surge_is_told_from_it() -> None:
+    street, judge = Street(3), Judge(USUAL)
+    for second in range(60):
+        said = judge.add(street.tick(street.customers(40), street.flood("203.0.113.7", 60) if second > 20 else []))
+    assert [item.name for item in said.accused] == ["203.0.113.7"] and said.surge
+    assert "more customers than usual" in said.words
+
+
+def test_too_short_a_past_is_none() -> None:
+    assert Judge(Past(20, 1.0, 1.0, 1.0)).past is None
+
+
+@pytest.mark.parametrize(
+    "told",
+    [None, [], {}, {"at": "x"}, {"at": 1, "hits": -1, "sorry": 0, "addresses": 0, "clients": {}, "networks": {}},
+     {"at": 1, "hits": 1, "sorry": 0, "addresses": 1, "clients": {"a": {"hits": True}}, "networks": {}},
+     {"at": 1, "hits": 1 << 60, "sorry": 0, "addresses": 1, "clients": [], "networks": {}}],
+)  # fmt: skip
+def test_what_is_no_tick_is_refused(told: Any) -> None:
+    with pytest.raises(ValueError, match="no tick"):
+        flood.tick_of(told)
+
+
+# On the host
+
+
+def following(log: Path, steps: list[Any]) -> list[dict[str, Any]]:
+    """Follow a log while something is done in each second; return what is said."""
+    out = io.StringIO()
+    reader = program.Reader(program.Cells(b"", program.EVERY_MINUTE))
+    todo = iter(steps)
+    program.follow(str(log), reader, seconds=len(steps), out=out, pause=lambda _: next(todo)())
+    return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
+def test_a_log_is_followed_through_its_rotation(tmp_path: Path) -> None:
+    log, of = tmp_path / "haproxy.log", Lines(1)
+    of.pace = 0.5
+    log.write_bytes(
+        b"".join(of.haproxy(client=b"198.51.100.1", state=b"----", server=b"web1") + b"\n" for _ in range(900))
+    )
+    evil = of.haproxy(
+        client=b"203.0.113.7", request=b"GET /x?1 HTTP/1.1", captures=b"{shop|evil\xff} ", state=b"SC--", status=b"503"
+    )
+
+    def write(number: int, cut: int = 0) -> None:
+        with log.open("ab") as file:
+            data = (evil + b"\n") * number
+            file.write(data[: len(data) - cut])
+
+    def rotate() -> None:
+        log.rename(tmp_path / "haproxy.log.1")
+        write(4)
+
+    def truncate() -> None:
+        log.write_bytes(b"")
+
+    def end_line() -> None:
+        with log.open("ab") as file:
+            file.write(evil[-9:] + b"\n")
+
+    past, *ticks = following(
+        log,
+        [
+            lambda: None,
+            lambda: write(5),
+            lambda: write(3, 10),
+            end_line,
+            rotate,
+            lambda: None,
+            truncate,
+            lambda: write(2),
+        ],
+    )
+    assert past["past"]["seconds"] > 300 and past["past"]["client"] > 0
+    assert [tick["hits"] for tick in ticks] == [0, 5, 2, 1, 0, 4, 0, 2]
+    tick = flood.tick_of(ticks[1])
+    assert tick.sorry == 5 and tick.clients["203.0.113.7"].paths == {"/x": 5}
+    assert tick.networks["203.0.113.0/24"].agents == {"evil\\xff": 5}
+
+
+def test_what_is_followed_is_judged(tmp_path: Path) -> None:
+    """The host's words, read back, accuse the right one; checks and probes are nobody."""
+    log, of = tmp_path / "haproxy.log", Lines(2)
+    log.write_bytes(b"")
+    line = of.haproxy(
+        client=b"203.0.113.7", request=b"GET / HTTP/1.1", captures=b"{shop|bad} ", state=b"----", status=b"200"
+    )
+    check = of.haproxy(client=b"192.0.2.9", captures=b"{shop|hikeshi-health-check} ", state=b"----", status=b"200")
+
+    def write() -> None:
+        with log.open("ab") as file:
+            file.write((line + b"\n") * 70 + (check + b"\n") * 90)
+
+    past, *ticks = following(log, [write] * 8)
+    judge = Judge(flood.past_of(past["past"]))
+    verdicts: list[Verdict] = [judge.add(flood.tick_of(tick)) for tick in ticks]
+    assert [item.name for item in verdicts[-1].accused][:1] == ["203.0.113.7"]
+    assert "stated limit" in verdicts[-1].accused[0].basis
