@@ -16,7 +16,7 @@ from hikeshi.access.flood import Asker, Judge, Past, Tick, Verdict
 from tests.unit.access_counter import program
 from tests.unit.access_lines import Lines
 
-SEEDS = 100 if os.environ.get("HIKESHI_TEST_ALL") else 10
+SEEDS = 100 if os.environ.get("HIKESHI_TEST_ALL") else 5
 USUAL = Past(seconds=3600, most=12.0, client=3.0, network=4.0)
 AGENTS = [f"Mozilla/5.0 Browser/{number}" for number in range(40)]
 PAGES = ["/", "/catalogue/", "/basket/", *(f"/catalogue/lantern-{number}/" for number in range(30))]

@@ -48,6 +48,7 @@ import operator
 import os
 import queue
 import re
+import resource
 import socket
 import stat
 import subprocess
@@ -502,10 +503,10 @@ class Counted:
 class Reader:
     """Reads files into cells."""
 
-    def __init__(self, cells, *, sorry=(), health_path=b"", agent_capture="last", log_zone=None, progress=None):
+    def __init__(self, cells, *, sorry=(), health_path=b"", agent_capture="last", log_zone=None):
         """`sorry` are names of backends; `log_zone` is that of times that name none, None being this host's."""
         self.cells, self.sorry, self.health_path = cells, frozenset(sorry), health_path
-        self.agent_capture, self.log_zone, self.progress = agent_capture, log_zone, progress
+        self.agent_capture, self.log_zone = agent_capture, log_zone
         self.now = None
         self.outcomes = Memo(lambda key: outcome_of(*key))
         self._forget()
@@ -1579,6 +1580,8 @@ def main(given=None, key=None):
     """Do as the words say; return the exit status."""
     words = arguments().parse_intermixed_args(given)
     os.umask(0o077)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # every log is open from the moment it was looked at
     if words.low:
         with contextlib.suppress(OSError):
             os.nice(19)

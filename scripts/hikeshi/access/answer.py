@@ -139,7 +139,7 @@ def make(window: Window, heads: Sequence[dict[str, Any]], lines: Iterable[bytes]
                 f"{tables['p', side]} of paths. This is a defect of the counter.",
                 "keep the logs, and report it",
             )
-    return Answer(window, list(heads), dict(sides))
+    return Answer(window, list(heads), dict(sorted(sides.items())))
 
 
 def _key(line: bytes) -> tuple[list[str], bytes]:
