@@ -73,7 +73,9 @@ def test_a_flood_is_named_within_ten_seconds_and_a_surge_is_none(whole: Path) ->
             customers.start(site, SEED, every=0.2, seconds=60)
             time.sleep(30)
             began = time.time()
-            flood = f"for n in $(seq 1500); do curl -s -o /dev/null -A flooder http://{lb['practice_ipv4']}/ & done; wait"
+            flood = (
+                f"for n in $(seq 1500); do curl -s -o /dev/null -A flooder http://{lb['practice_ipv4']}/ & done; wait"
+            )
             run_on(site, "client1", flood)
             told: dict[str, Any] = {}
             while told.get("kind") != "attack":
