@@ -243,7 +243,7 @@ LB_MALFORMED: dict[str, Kind] = {
     "a month that does not exist": lambda of: of.haproxy(date=b"27/Nvo/2026:08:00:00.000"),
     "a day that does not exist": lambda of: of.haproxy(date=b"31/Feb/2026:08:00:00.000"),
     "a state of three letters": lambda of: of.haproxy(state=b"---"),
-    "no port": lambda of: of.haproxy().replace(b":50123 ", b" "),
+    "no port": lambda of: of.haproxy(client=b"198.18.0.1").replace(b":50123 ", b" "),  # of IPv6 a group would be one
     "a quote within": lambda of: of.haproxy(request=b'GET /"x HTTP/1.1'),
     "no counts": lambda of: of.haproxy(counts=b"-"),
 }  # fmt: skip
