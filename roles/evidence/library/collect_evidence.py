@@ -48,9 +48,9 @@ Collecting is dumb: it says what is there, never what it means. Schema 1 of the 
     firewall_cut  families whose rules, now or saved, could not be read or are not all told: what is not there may stand
     errors     last lines of priority err and worse since boot
     state      {facts, texts}, described in module_utils/hikeshi_state.py, only where it was asked for; of a disk that
-               is mounted at `root`, schema, host, at, subjects, state and unseen are all that is told
+               is mounted at `root`, schema, host, at, subjects, state, programs and unseen are all that is told
     programs   name → what a program of another role told, as JSON, only where it was asked (see the action plugin);
-               null where it told nothing
+               null where it told nothing; of a disk it is told the root, too
     additions  [{kind, name, more}]: what neither a role nor a Debian package put there, at most 100: a file or a link
                (more: its target) in a directory that a role fills; a package's setting that was changed (more: the
                package); a user who can log in (more: uid and shell)
@@ -181,12 +181,13 @@ class Collector:
                 return None
         return process.returncode, *(piece.decode(errors="backslashreplace") for piece in told)
 
-    def program(self, name, code):
+    def program(self, name, code, root):
         """Return what a reading program, whose text is given, tells as JSON; None, and a note, when that is nothing."""
+        where = [] if os.path.realpath(root) == "/" else ["--root", root]
         try:
             done = subprocess.run(
-                [sys.executable, "-", "collect"], input=code.encode(), capture_output=True, timeout=PROGRAM_TIMEOUT_S,
-                check=False, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"},
+                [sys.executable, "-", "collect", *where], input=code.encode(), capture_output=True, check=False,
+                timeout=PROGRAM_TIMEOUT_S, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"},
             )  # fmt: skip
             return json.loads(done.stdout)
         except (OSError, subprocess.SubprocessError) as error:
@@ -1087,9 +1088,9 @@ def main():
     if not live and not (state and os.path.isdir(root)):
         module.fail_json(msg=f"root is {root}: of a mounted disk its directory, and `state`, are needed")
     collector = Collector()
-    programs = module.params["programs"] if live else {}
+    programs = module.params["programs"]
     with ThreadPoolExecutor() as beside:  # they mostly wait, as we do
-        told = {name: beside.submit(collector.program, name, code) for name, code in programs.items()}
+        told = {name: beside.submit(collector.program, name, code, root) for name, code in programs.items()}
         # Of a disk that is mounted here, what runs here says nothing.
         evidence = collect(collector, subjects, hikeshi_state) if live else heading(subjects)
     if programs:
