@@ -134,6 +134,45 @@ class VitalJob(_Data):
     why: Annotated[str, Field(min_length=1, max_length=300)]
 
 
+# A name that a cloud knows, and that no program takes for an option, or for two.
+CloudName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
+DiskPath = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9][A-Za-z0-9._-]*)+$")]
+
+
+class _Copies(_Data):
+    """What of this site is copied, for how long a copy is kept, and what it costs."""
+
+    instances: dict[str, CloudName] = {}  # host → what the cloud calls it; hosts that are not named are not copied
+    databases: dict[str, list[DiskPath]] = {}  # host → data directories of MariaDB, which must open in the copy
+    carried: dict[str, list[DiskPath]] = {}  # host → data on its system disk that a swap takes along
+    keep_hours: Annotated[float, Field(gt=0, le=720)] = 48.0
+    price_per_gib_day: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0  # in the unit of permission `spend`
+
+    @model_validator(mode="after")
+    def of_copied_hosts(self) -> "_Copies":
+        """Refuse what is said of a host that is not copied: it would never be looked at."""
+        for key in ("databases", "carried"):
+            if odd := sorted(getattr(self, key).keys() - self.instances.keys()) if self.instances else []:
+                raise ValueError(
+                    f"{key} names {odd[0]}, which is not in instances: {', '.join(sorted(self.instances))}"
+                )
+        return self
+
+
+class PodmanCopies(_Copies):
+    """Instances are containers of this machine's podman: the practice site."""
+
+    driver: Literal["podman"]
+    bench: str = ""  # image of the instance on which the disk of a copy is worked on; it has python3
+    settings: str = ""  # containers.conf with which podman works on this machine
+
+
+class CopiesByHand(_Copies):
+    """No driver knows the cloud: a person makes what is needed at its control panel, and says when it is done."""
+
+    driver: Literal["none"]
+
+
 class SurgeBound(_Data):
     """How much a load probe may ask of the site, as agreed with whoever owns the shop."""
 
@@ -166,6 +205,8 @@ class SiteData(_Data):
     sorry: SorryPage | None = None  # without it nobody could tell whether the gate is closed
     vital_jobs: list[VitalJob] = []
     accesses: Accesses = Accesses()
+    # How instances are copied; without it no copy can be made.
+    copying: Annotated[PodmanCopies | CopiesByHand, Field(discriminator="driver")] | None = Field(None, alias="copy")
     surge: SurgeBound | None = None  # a real site without it is asked for no load at all
     probes: Annotated[list[Probe], Field(min_length=1)]
     timeout_s: Annotated[float, Field(gt=0, le=60)] = 10.0

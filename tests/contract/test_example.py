@@ -16,8 +16,8 @@ from tests.contract.project import ROLES, ROOT, Role, load, relative
 
 EXAMPLE = ROOT / "inventories" / "example"
 # fault_injection and payment_gateway are the drill's alone. What evidence is asked decides the playbook, and what
-# file_restore puts back, who holds the baseline.
-OF_NO_SITE = ("fault_injection", "payment_gateway", "evidence", "file_restore")
+# file_restore puts back, who holds the baseline; where the disk of a copy lies, its driver.
+OF_NO_SITE = ("fault_injection", "payment_gateway", "evidence", "file_restore", "instance_copy")
 KNOBS = [role for role in ROLES if role.name not in OF_NO_SITE]
 FILES = sorted((EXAMPLE / "group_vars").glob("*/*.yml"))
 LINE = re.compile(r"(# )?([a-z]\w*):(?:\s|$)")
@@ -50,6 +50,14 @@ def test_surge_is_off_and_its_comment_can_be_taken_as_it_is() -> None:
     assert block, "inventories/example/site.yml: show `surge`, as a comment"
     shown = yaml.safe_load(re.sub(r"^# ", "", block[0], flags=re.MULTILINE))["surge"]
     assert sites.SurgeBound.model_validate(shown).model_fields_set == set(sites.SurgeBound.model_fields)
+
+
+def test_copies_are_off_and_their_comment_can_be_taken_as_it_is() -> None:
+    assert sites.read_site("example").data.copying is None, "nobody said what the cloud calls the instances"
+    block = re.search(r"^# copy:\n(?:# .*\n)+", (EXAMPLE / "site.yml").read_text(), re.MULTILINE)
+    assert block, "inventories/example/site.yml: show `copy`, as a comment"
+    shown = yaml.safe_load(re.sub(r"^# ", "", block[0], flags=re.MULTILINE))["copy"]
+    assert sites.CopiesByHand.model_validate(shown).model_fields_set == set(sites.CopiesByHand.model_fields)
 
 
 @pytest.mark.parametrize("role", KNOBS, ids=lambda role: role.name)
