@@ -19,6 +19,7 @@ from hikeshi import baseline, bombs, gate, lock, look, page, probes, recover, ru
 from hikeshi.access import export, verb
 from hikeshi.access import page as access_page
 from hikeshi.access.reconcile import reconcile
+from hikeshi.copies import cli as copies
 from hikeshi.errors import ExitStatus, HikeshiError, RefusedError, UsageError
 from hikeshi.incident import cli as incident
 from hikeshi.incident import clock, show, store
@@ -194,6 +195,9 @@ def _agreed(question: str, command: str, *, yes: bool) -> bool:
     if not sys.stdin.isatty():
         raise RefusedError("nobody is here to approve it (no terminal).", command)
     return typer.confirm(question, err=True)
+
+
+copies.add_to(app, _agreed)
 
 
 @app.command("baseline")

@@ -40,6 +40,9 @@ its start, its outcome (done, failed, interrupted), its seconds, and why it fail
     jobs.start/.end       step (hold, release, run), count (start)
     jobs.held             until; jobs: [{host, id, result, why, due, missed, does, runs, grave: may do harm}]
     jobs.released         jobs: [{host, id, result, why, due, missed: it came due while it was held, and was not run}]
+    copy.start/.end       step (copy, verify, delete, work, throw-away, open, seal, swap-in, swap-back), copy: its id;
+                          checks: [{what, ok, words}], what was verified; removed_because
+    copy.told             copy, step, words: what a person did by hand
     count.start/.end      since, until, by, as typed; lines: what became of them, sides: lb, web → totals
     flood                 kind (attack, surge), at, rate, usual, surge, addresses, words, cure (proposed, not applied),
                           paths: [[path, share]], accused: [{what, name, rate, limit, basis, share, since, path,

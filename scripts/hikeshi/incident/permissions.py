@@ -219,6 +219,12 @@ def require(site: Site, name: PermissionName, action: str, *, amount: float = 0)
     raise AssertionError("unreachable")
 
 
+def used_for(records: Iterable[Record], name: PermissionName, mark: str) -> bool:
+    """Say whether a permission was used by an action in whose words this mark stands: a killed one goes on by it."""
+    used = (record.data for record in records if record.kind == "permission.used")
+    return any(data.get("name") == name and mark in str(data.get("action")) for data in used)
+
+
 def require_for(site: Site, steps: Iterable[Step]) -> None:
     """Require what each repair step of a plan needs, before the first of them is taken."""
     for step in steps:

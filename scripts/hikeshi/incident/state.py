@@ -76,7 +76,7 @@ class State:
         return words
 
 
-_ACTIONS = ("stage", "run", "recovery", "probe", "baseline", "gate", "jobs", "count")
+_ACTIONS = ("stage", "run", "recovery", "probe", "baseline", "gate", "jobs", "copy", "count")
 
 # Too many and too small to be read one by one, as is what went well of runs and probes; they stand in the journal, and
 # in what is derived from them.
@@ -90,6 +90,7 @@ _QUIET = (
     "baseline.start",
     "gate.start",
     "jobs.start",
+    "copy.start",
     "count.start",
     "agenda",
     "task",
@@ -209,6 +210,8 @@ def _told(record: Record, zone: ZoneInfo | None) -> str:
             )
         case "jobs.held" | "jobs.released":
             return _jobs(record)
+        case "copy.told":
+            return f"told of {get.get('copy')}, {get.get('step')}: {get.get('words')}"
         case "item.opened" | "item.closed":
             return get.get("words") or f"{get.get('item')} {record.kind.partition('.')[2]}"
         case "flood":
@@ -224,7 +227,8 @@ def _told(record: Record, zone: ZoneInfo | None) -> str:
         case "stage.skipped":
             return f"skipped {get.get('stage')}: {get.get('why')}"
     kind, _, event = record.kind.partition(".")
-    what = get.get("stage") or get.get("playbook") or (f"jobs {get.get('step')}" if kind == "jobs" else kind)
+    by_step = f"{kind} {get.get('step')}" if kind == "jobs" else f"{get.get('step')} {get.get('copy')}"
+    what = get.get("stage") or get.get("playbook") or (by_step if kind in ("jobs", "copy") else kind)
     if kind in _ACTIONS and event == "start":
         return f"{what} begun"
     if kind in _ACTIONS and event == "end":

@@ -1,0 +1,98 @@
+"""The words of `hikeshi copy`: parses, calls, maps to an exit status. No logic."""
+
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import typer
+
+from hikeshi import lock, screen
+from hikeshi.copies import making, page, record, swap
+from hikeshi.copies.making import Outcome
+from hikeshi.errors import ExitStatus, UsageError
+from hikeshi.incident import show
+from hikeshi.options import JsonOption, SiteOption
+from hikeshi.site import Site, load
+
+Agreed = Callable[..., bool]
+
+
+def add_to(app: typer.Typer, agreed: Agreed) -> None:
+    """Add the command; `agreed` asks the operator."""
+
+    @app.command("copy")
+    def copy_instances(
+        host: Annotated[
+            str, typer.Argument(metavar="[HOST]", help="Copy this one; all that the site names when left out.")
+        ] = "",
+        listing: Annotated[bool, typer.Option("--list", help="The copies there are; make none.")] = False,
+        again: Annotated[bool, typer.Option("--again", help="Another one, although a verified one is there.")] = False,
+        done: Annotated[
+            str,
+            typer.Option("--done", metavar="WORDS", help="What was asked for by hand is done; in words."),
+        ] = "",
+        verify: Annotated[str, typer.Option("--verify", metavar="ID", help="Read this copy once more.")] = "",
+        delete: Annotated[str, typer.Option("--delete", metavar="ID", help="Remove this copy.")] = "",
+        delete_expired: Annotated[bool, typer.Option("--delete-expired", help="Remove those that expired.")] = False,
+        swap_back: Annotated[bool, typer.Option("--swap-back", help="Let HOST run from its original again.")] = False,
+        site: SiteOption = None,
+        check: Annotated[bool, typer.Option("--check", help="Show what would change; change nothing.")] = False,
+        yes: Annotated[bool, typer.Option("--yes", help="Answer the operator's questions with yes.")] = False,
+        as_json: JsonOption = False,
+    ) -> None:
+        """Copy instances with their data, and verify the copies; they expire. Before anything is mended."""
+        other = [name for name, given in (("--list", listing), ("--verify", verify), ("--delete", delete),
+                 ("--delete-expired", delete_expired), ("--swap-back", swap_back)) if given]  # fmt: skip
+        if len(other) > 1 or (other and (again or done or check)):
+            raise UsageError(f"{other[0]} goes with nothing else that copies or removes.", "hikeshi copy --help")
+        chosen = load(site)
+        show.heading(chosen)
+        if verify:
+            _verify(chosen, verify, as_json=as_json)
+            return
+        if swap_back:
+            _swap_back(chosen, host, agreed, yes=yes)
+
+        def approve(told: Sequence[str], question: str) -> bool:
+            for words in told:
+                screen.say(f"  {screen.line(words, 300)}")
+            return agreed(question, "hikeshi copy --yes", yes=yes)
+
+        if delete:
+            outcome = making.delete(chosen, delete)
+        elif delete_expired:
+            outcome = making.delete_expired(chosen)
+        elif listing or swap_back:
+            outcome = making.listing(chosen, host)
+        else:
+            outcome = making.take(chosen, host, approve=approve, again=again, done=done, check=check)
+        _print(chosen, outcome, as_json=as_json)
+
+
+def _print(site: Site, outcome: Outcome, *, as_json: bool) -> None:
+    if as_json:
+        screen.print_json(outcome.as_data())
+        return
+    for copy in outcome.copies:
+        if copy.id in outcome.made:
+            page.checks(copy, copy.checks)
+    page.show(site, outcome)
+
+
+def _verify(site: Site, ident: str, *, as_json: bool) -> None:
+    copy, seen = making.verify_again(site, ident)
+    if as_json:
+        screen.print_json({"id": copy.id, "checks": [check.model_dump() for check in seen]})
+    else:
+        page.checks(copy, seen)
+    if not all(check.ok for check in seen):
+        raise typer.Exit(ExitStatus.FAILED)
+
+
+def _swap_back(site: Site, host: str, agreed: Agreed, *, yes: bool) -> None:
+    with lock.held(site, "copy"):
+        found = [copy for copy in record.read_all(site, host) if host and copy.swapped]
+        if not found:
+            raise UsageError(f"{host or 'no host'} runs from no copy.", "hikeshi copy --list")
+        question = f"{host} is stopped and started from its original disk. Swap back?"
+        if agreed(question, f"hikeshi copy {host} --swap-back --yes", yes=yes):
+            swap.swap_back(site, found[0])

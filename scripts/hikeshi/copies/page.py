@@ -1,0 +1,73 @@
+"""What `hikeshi copy` shows to people."""
+
+from rich.table import Table
+
+from hikeshi import screen
+from hikeshi.copies.making import Outcome, gib
+from hikeshi.copies.record import Check, Copy
+from hikeshi.site import Site
+
+_STATES = {
+    "making": "half made: the next `hikeshi copy` begins it anew",
+    "made": "made, not verified: not to be relied on",
+    "verified": "verified",
+    "deleting": "half removed: the next `hikeshi copy --delete-expired` goes on",
+}
+
+
+def show(site: Site, done: Outcome) -> None:
+    """Print the copies there are, and what this call did."""
+    for ident in done.removed:
+        screen.out.print(f"removed {screen.line(ident)}")
+    for item in done.estimates if done.check else ():
+        screen.out.print(f"would {screen.line(item.words, 400)}")
+    for why in done.missing:
+        screen.out.print(f"[bold red]refused[/bold red] it would be: {screen.line(why, 400)}")
+    if done.copies:
+        screen.out.print(_table(site, done))
+    else:
+        screen.out.print("there is no copy")
+    for copy in done.copies:
+        for words in copy.taken.left_out if copy.taken else ():
+            screen.out.print(f"not in {screen.line(copy.id)}: {screen.line(words, 300)}")
+    for found in done.unknown:
+        what = f"{found.kind} {screen.line(found.name, 200)} of copy {screen.line(found.copy_id, 100)}"
+        screen.out.print(f"[yellow]unknown[/yellow] {what}: somebody else's, or its file is lost")
+    if done.check:
+        screen.out.print("nothing was changed (--check)")
+
+
+def _table(site: Site, done: Outcome) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("copy", "host", "taken", "size", "kept until", "state"):
+        table.add_column(column, overflow="fold")
+    for copy in done.copies:
+        at = f"{copy.taken.at.astimezone(site.zone):%Y-%m-%d %H:%M:%S}" if copy.taken else "–"
+        size = gib(copy.size.bytes) if copy.size else "–"
+        until = f"{copy.expires.astimezone(site.zone):%Y-%m-%d %H:%M}"
+        table.add_row(screen.line(copy.id), screen.line(copy.host), at, size, until, screen.line(state(copy), 300))
+    return table
+
+
+def state(copy: Copy) -> str:
+    """Return how far a copy has come, in words."""
+    words = [_STATES[copy.state]]
+    if copy.asked:
+        words.append(f"waits for --done ({copy.asked})")
+    if copy.work:
+        words.append(
+            {"making": "working copy half made", "open": "its disk is open", "ready": "working copy"}[copy.work]
+        )
+    if copy.swap:
+        words.append({"sealing": "ready to be swapped in", "in": "being swapped in", "proven": "swapped in",
+                      "back": "being swapped back"}[copy.swap.state])  # fmt: skip
+    return ", ".join(words)
+
+
+def checks(copy: Copy, seen: list[Check]) -> None:
+    """Print what was verified."""
+    for check in seen:
+        verdict = "[green]good[/green]" if check.ok else "[bold red]not good[/bold red]"
+        screen.out.print(
+            f"{verdict} {screen.line(copy.id)} · {screen.line(check.what, 100)} · {screen.line(check.words, 500)}"
+        )

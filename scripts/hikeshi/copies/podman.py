@@ -1,0 +1,529 @@
+"""The driver of the practice site: instances are containers, podman is the cloud's control panel.
+
+A copy is an image of the container's file system and a volume for each of its volumes, of one moment while it is
+frozen. A working copy is a container of that image that is never started, with volumes of its own; the mended machine
+is a container of the working copy's file system, created as the original was, so with its addresses, ports and volumes.
+"""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hikeshi.copies.driver import Bench, Found, Space, Verified
+from hikeshi.copies.opening import check_database
+from hikeshi.copies.record import Check, Copy, Disk, Size, Taken
+from hikeshi.errors import HikeshiError, MisconfiguredError, RefusedError
+from hikeshi.site import PROJECT, PodmanCopies
+
+FILES = PROJECT / "roles" / "instance_copy" / "files"
+FREEZE_MOST_S = 120  # a shop that hangs for longer loses its customers; the copy is refused then
+COMMAND_S, READ_S, BENCH_S = 600, 1800, 4 * 3600
+ROOM_LEFT = 1 << 30  # stays free: the controller and the other instances live on the same disk
+MARK, OF, SITE = "hikeshi.copy", "hikeshi.instance", "hikeshi.copies"
+# Its own process table, network and file system, and no power over this machine: its root may do there what a root
+# does to files, and is nobody here. Every user of a disk is itself, so that owners can be read and written.
+ALL_IDS = "0:0:4294967294"
+APART = (
+    "--network", "none", "--ipc", "private", "--uidmap", ALL_IDS, "--gidmap", ALL_IDS, "--cap-drop", "ALL",
+    "--security-opt", "no-new-privileges", "--pids-limit", "256", "--memory", "1g", "--no-hosts",
+    "--log-driver", "none",
+)  # fmt: skip
+FILE_POWERS = "CHOWN,DAC_OVERRIDE,FOWNER,FSETID"
+SAFE = "nosuid,nodev,noexec"
+MEMORY = "/tmp"  # noqa: S108 (a container's own)
+
+
+class Podman:
+    """Copies of containers."""
+
+    name = "podman"
+
+    def __init__(self, data: PodmanCopies, site: str) -> None:
+        """Nothing is asked yet; `site` marks what is made."""
+        self.data, self.site = data, site
+
+    # Names, all from the copy's id
+
+    @staticmethod
+    def image(copy: Copy, kind: str = "copy") -> str:
+        """Return the name of the image of a copy, or of its `mended` disk."""
+        return f"localhost/{copy.instance}-{kind}:{copy.stamp}"
+
+    @staticmethod
+    def container(copy: Copy, kind: str) -> str:
+        """Return the name of a container: work, bench, read, open, mended; before: the original, put aside."""
+        return f"{copy.instance}-{kind}-{copy.stamp}"
+
+    @staticmethod
+    def volume(copy: Copy, disk: Disk, kind: str) -> str:
+        """Return the name of a volume of a copy, or of its working copy."""
+        return f"{disk.name}-{kind}-{copy.stamp}"
+
+    def marks(self, copy: Copy) -> list[str]:
+        """Return the labels of all that a copy makes."""
+        told = {MARK: copy.id, OF: copy.instance, SITE: self.site, "hikeshi.expires": copy.expires.isoformat()}
+        return [word for key, value in told.items() for word in ("--label", f"{key}={value}")]
+
+    # Asking podman
+
+    def _words(self, *arguments: str) -> list[str]:
+        if shutil.which("podman") is None:
+            raise MisconfiguredError(
+                "podman is not in PATH; copies of this site are made with it.", "scripts/bootstrap"
+            )
+        # Dies with us: what it would go on with is what the next call removes.
+        return ["setpriv", "--pdeathsig", "KILL", "podman", *arguments]
+
+    def _environment(self) -> dict[str, str]:
+        settings = {"CONTAINERS_CONF": self.data.settings} if self.data.settings else {}
+        return {**os.environ, **settings}
+
+    def _ask(self, *arguments: str, text: bytes | None = None, seconds: int = COMMAND_S) -> tuple[int, str, str]:
+        """Run podman; return exit status, output and errors."""
+        try:
+            done = subprocess.run(
+                self._words(*arguments), input=text, stdin=subprocess.DEVNULL if text is None else None,
+                capture_output=True, env=self._environment(), timeout=seconds, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise HikeshiError(f"podman {arguments[0]} did not end within {seconds} s.", "podman ps --all") from error
+        told, errors = (piece.decode(errors="backslashreplace") for piece in (done.stdout, done.stderr))
+        return done.returncode, told, errors
+
+    def _podman(self, *arguments: str, text: bytes | None = None, seconds: int = COMMAND_S) -> str:
+        """Run podman; return what it says, or raise with its own words."""
+        status, told, errors = self._ask(*arguments, text=text, seconds=seconds)
+        if status:
+            raise HikeshiError(f"podman {arguments[0]} failed: {(errors or told).strip()[-600:]}", "podman ps --all")
+        return told.strip()
+
+    def _inspect(self, kind: str, name: str) -> dict[str, Any] | None:
+        """Return what podman knows of a container, an image or a volume; None when there is none."""
+        status, told, errors = self._ask(kind, "inspect", name)
+        if status:
+            if "no such" in errors.lower() or "not known" in errors or "not found" in errors:
+                return None
+            raise HikeshiError(f"podman {kind} inspect failed: {errors.strip()[-600:]}", "podman ps --all")
+        found: dict[str, Any] = json.loads(told)[0]
+        return found
+
+    def _machine(self, name: str) -> dict[str, Any]:
+        found = self._inspect("container", name)
+        if found is None:
+            raise HikeshiError(
+                f"podman knows no container '{name}'.", "podman ps --all; `copy.instances` in site.yml has the names"
+            )
+        return found
+
+    def list(self) -> Sequence[Found]:
+        """Return all that bears this site's mark."""
+        # The mark is in images too, so that a container made of one bears it; one without an id is none of ours.
+        asked = (
+            ("image", ("image", "ls"), '{{index .Labels "%s"}} {{.Repository}}:{{.Tag}}'),
+            ("volume", ("volume", "ls"), '{{index .Labels "%s"}} {{.Name}}'),
+            ("container", ("ps", "--all"), '{{index .Labels "%s"}} {{.Names}}'),
+        )
+        found = []
+        for kind, words, form in asked:
+            told = self._podman(*words, "--filter", f"label={SITE}={self.site}", "--format", form % MARK)
+            for line in told.splitlines():
+                ident, _, name = line.strip().partition(" ")
+                if name and ident not in ("", "<no"):
+                    found.append(Found(ident, kind, name))
+        return found
+
+    def there(self, copy: Copy) -> bool:
+        """Say whether the image and the volumes are there."""
+        disks = copy.taken.disks if copy.taken else []
+        volumes = [("volume", self.volume(copy, disk, "copy")) for disk in disks]
+        return all(self._inspect(kind, name) for kind, name in [("image", self.image(copy)), *volumes])
+
+    # Making
+
+    def space(self, instance: str) -> Space:
+        """Estimate by what the container wrote and its volumes hold; the working copy has the volumes once more."""
+        seen = self._inspect_size(instance)
+        disks, _ = _disks(seen)
+        with ExitStack() if _runs(seen) else self._mounted(disks):
+            volumes = sum(size.bytes for size in _held(seen).values())
+        root = self._podman("info", "--format", "{{.Store.GraphRoot}}")
+        free = max(0, shutil.disk_usage(root).free - ROOM_LEFT)
+        return Space(2 * (int(seen.get("SizeRw") or 0) + volumes), free, root)
+
+    def _inspect_size(self, instance: str) -> dict[str, Any]:
+        self._machine(instance)
+        found: dict[str, Any] = json.loads(self._podman("container", "inspect", "--size", instance))[0]
+        return found
+
+    def copy(self, copy: Copy) -> Taken:
+        """Make the image and the volumes while the container is frozen."""
+        seen = self._machine(copy.instance)
+        disks, left_out = _disks(seen)
+        for disk in disks:
+            self._podman("volume", "create", *self.marks(copy), self.volume(copy, disk, "copy"))
+        changes = [word for mark in self.marks(copy)[1::2] for word in ("--change", f"LABEL {mark}")]
+        with self._frozen(copy.instance) if _runs(seen) else self._mounted(disks):
+            at = datetime.now(UTC)
+            self._podman(
+                "commit", "--pause=false", "--quiet", "--format", "oci", *changes, copy.instance, self.image(copy)
+            )  # fmt: skip
+            held = _held(seen)
+            for disk in disks:
+                self._copy_volume(disk.name, self.volume(copy, disk, "copy"))
+        known = [disk.model_copy(update={"held": held[disk.name]}) for disk in disks]
+        made = self._inspect("image", self.image(copy)) or {}
+        return Taken(disk=str(made.get("Id", "")) or "none", at=at, disks=known, left_out=left_out)
+
+    @contextmanager
+    def _frozen(self, instance: str) -> Iterator[None]:
+        """Freeze a container, so that its disks are of one moment; whatever happens to us, it goes on."""
+        words = [sys.executable, "-m", "hikeshi.copies.guard", str(FREEZE_MOST_S), "podman", "unpause", instance]
+        guard = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=self._environment(),
+            start_new_session=True,
+        )  # fmt: skip
+        with guard:
+            assert guard.stdin and guard.stdout  # noqa: S101 (they are pipes)
+            if guard.stdout.readline().strip() != b"ready":
+                raise HikeshiError(f"nothing could be armed that lets {instance} go on; it was not frozen.")
+            try:
+                self._podman("pause", instance)
+                yield
+                if not self._is_frozen(instance):
+                    raise HikeshiError(
+                        f"{instance} went on before its copy was whole, after {FREEZE_MOST_S} s at the most: what was "
+                        "copied is not of one moment.",
+                        "hikeshi copy again at a quieter time",
+                    )
+            finally:
+                guard.stdin.close()  # it lets the container go on, and ends
+
+    @contextmanager
+    def _mounted(self, disks: Sequence[Disk]) -> Iterator[None]:
+        """Have the volumes of a stopped container mounted: one that is a file system of its own is not, else."""
+        with ExitStack() as mounted:
+            for disk in disks:
+                self._podman("volume", "mount", disk.name)
+                mounted.callback(self._ask, "volume", "unmount", disk.name)
+            yield
+
+    def _is_frozen(self, instance: str) -> bool:
+        return bool(self._machine(instance)["State"]["Status"] == "paused")
+
+    def _copy_volume(self, source: str, target: str) -> None:
+        export, load = self._words("volume", "export", source), self._words("volume", "import", target, "-")
+        with subprocess.Popen(
+            export, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=self._environment()
+        ) as sender:
+            done = subprocess.run(load, stdin=sender.stdout, capture_output=True, env=self._environment(), check=False)
+            assert sender.stdout and sender.stderr  # noqa: S101 (they are pipes)
+            sender.stdout.close()
+            errors = sender.stderr.read()
+        if done.returncode or sender.returncode:
+            words = (errors + done.stderr).decode(errors="backslashreplace").strip()
+            raise HikeshiError(f"volume {source} could not be copied: {words[-600:]}", "df -h; podman volume ls")
+
+    # Verifying
+
+    def _read(self, name: str, verb: str, mounts: Mapping[str, str]) -> dict[str, Any]:
+        """Run the reading program on a bench with these mounts (place → podman's words); return what it tells."""
+        words = [
+            "run",
+            "--rm",
+            "--replace",
+            "--interactive",
+            "--name",
+            name,
+            *APART,
+            "--read-only",
+            "--cap-add",
+            "DAC_OVERRIDE",
+        ]
+        for mount in mounts.values():
+            words += ["--mount", mount] if mount.startswith("type=") else ["--volume", mount]
+        program = (FILES / "read_copy.py").read_bytes()
+        told = self._podman(*words, self._bench_image(), "python3", "-", verb, *mounts, text=program, seconds=READ_S)
+        try:
+            found: dict[str, Any] = json.loads(told)
+        except ValueError as error:
+            raise HikeshiError(f"the bench did not tell what it read: {told[-300:]}") from error
+        return found
+
+    def verify(self, copy: Copy, databases: Sequence[str]) -> Verified:
+        """Read all of the image and the volumes, compare them with what was there, start the database's server."""
+        taken = copy.taken
+        image = self._inspect("image", self.image(copy))
+        if taken is None or image is None:
+            return Verified([Check(what="id", ok=False, words=f"podman has no image {self.image(copy)}")])
+        checks = [_same_id(image, taken), _of_its_time(image, copy)]
+        places = {f"/data/{number}": disk for number, disk in enumerate(taken.disks)}
+        if lost := [disk.name for disk in taken.disks if not self._inspect("volume", self.volume(copy, disk, "copy"))]:
+            return Verified([*checks, Check(what="size", ok=False, words=f"the copy of {lost[0]} is missing")])
+        mounts = {"/disk": f"type=image,source={self.image(copy)},destination=/disk"}
+        mounts |= {place: f"{self.volume(copy, disk, 'copy')}:{place}:ro" for place, disk in places.items()}
+        told = self._read(self.container(copy, "read"), "read", mounts)
+        sizes = {place: Size(**size) for place, size in told["disks"].items()}
+        checks.append(_as_large([(disk, sizes[place]) for place, disk in places.items()]))
+        checks.append(_readable(told, sizes))
+        checks += [check_database(self._open_database, copy, path) for path in databases]
+        whole = Size(files=sum(size.files for size in sizes.values()), bytes=sum(size.bytes for size in sizes.values()))
+        return Verified(checks, str(told["digest"]), whole)
+
+    def _open_database(self, copy: Copy, script: str, seconds: int) -> tuple[int, str, str]:
+        """Run a script with the copy's own programs, on layers that are thrown away."""
+        words = ["run", "--rm", "--replace", "--name", self.container(copy, "open"), *APART, "--user", "mysql"]
+        for disk in copy.taken.disks if copy.taken else ():
+            words += ["--volume", f"{self.volume(copy, disk, 'copy')}:{disk.path}:O"]
+        words += ["--tmpfs", f"{MEMORY}:mode=1777", "--tmpfs", "/run/mysqld:mode=1777", "--entrypoint", "/bin/sh"]
+        try:
+            return self._ask(*words, self.image(copy), "-c", script, seconds=seconds)
+        finally:
+            self._ask("rm", "--force", "--time", "0", self.container(copy, "open"))
+
+    # Working
+
+    def work(self, copy: Copy) -> None:
+        """Make volumes of the copy's volumes, and a container of its image."""
+        disks = copy.taken.disks if copy.taken else []
+        volumes = []
+        for disk in disks:
+            self._podman("volume", "create", *self.marks(copy), self.volume(copy, disk, "work"))
+            self._copy_volume(self.volume(copy, disk, "copy"), self.volume(copy, disk, "work"))
+            volumes += ["--volume", f"{self.volume(copy, disk, 'work')}:{disk.path}"]
+        self._podman("create", "--name", self.container(copy, "work"), "--network", "none", *self.marks(copy), *volumes,
+                     self.image(copy), "/sbin/init")  # fmt: skip
+
+    def open(self, copy: Copy) -> Bench:
+        """Start a bench from a clean image, and bind the working copy's file system and volumes into it."""
+        self.close(copy)
+        work, bench = self.container(copy, "work"), self.container(copy, "bench")
+        tree = Path(self._podman("mount", work))
+        notes, words = [], ["--volume", f"{tree}:/disk:{SAFE}"]
+        for number, disk in enumerate(copy.taken.disks if copy.taken else []):
+            place = f"/disk{disk.path}"
+            if not _plain_folder(tree, disk.path):  # a link there would have it mounted over the bench's own files
+                place = f"/data/{number}"
+                notes.append(f"the data disk of {disk.path} lies at {place}: the copy has no such directory, or a link")
+            words += ["--volume", f"{self.volume(copy, disk, 'work')}:{place}:{SAFE}"]
+        self._podman("run", "--detach", "--rm", "--name", bench, *APART, "--cap-add", FILE_POWERS, "--read-only",
+                     *self.marks(copy), *words, self._bench_image(), "sleep", str(BENCH_S))  # fmt: skip
+        return Bench(
+            {
+                "ansible_connection": "containers.podman.podman",
+                "ansible_host": bench,
+                "ansible_user": "root",
+                "ansible_become": False,
+                "ansible_remote_tmp": f"{MEMORY}/.ansible",
+                "ansible_python_interpreter": "/usr/bin/python3",
+            },
+            "/disk",
+            notes,
+        )
+
+    def close(self, copy: Copy) -> None:
+        """Remove the bench, and let go of the working copy's file system."""
+        self._gone("container", self.container(copy, "bench"))
+        if self._inspect("container", self.container(copy, "work")):
+            self._ask("umount", "--force", self.container(copy, "work"))
+
+    def _bench_image(self) -> str:
+        if not self.data.bench:
+            raise MisconfiguredError(
+                "site.yml does not name the image of the bench on which copies are read (copy.bench).",
+                "hikeshi drill down, then hikeshi drill up; or name an image there that has python3",
+            )
+        return self.data.bench
+
+    # Swapping
+
+    def stop(self, copy: Copy, machine: str) -> None:
+        """Stop a container."""
+        self._podman("stop", machine)
+
+    def start(self, copy: Copy, machine: str) -> None:
+        """Start a container."""
+        self._podman("start", machine)
+
+    def seal(self, copy: Copy) -> tuple[str, str]:
+        """Make an image of the working copy, and a container of it as the original was made."""
+        original = self._machine(copy.instance)
+        self._gone("container", self.container(copy, "mended"))
+        self._podman("commit", "--quiet", "--format", "oci", self.container(copy, "work"), self.image(copy, "mended"))
+        words = _as_created(original, self.container(copy, "mended"), self.image(copy, "mended"))
+        return str(original["Id"]), self._podman(*words)
+
+    def carry(self, copy: Copy, path: str, *, back: bool) -> None:
+        """Copy data between the two containers' file systems, on a bench."""
+        swap = copy.swap
+        if swap is None:
+            raise RefusedError(f"copy {copy.id} is in no swap: nothing is carried.")
+        pair = (swap.mended, swap.original) if back else (swap.original, swap.mended)
+        with ExitStack() as mounted:
+            trees = []
+            for machine in pair:
+                trees.append(self._podman("mount", machine))
+                mounted.callback(self._ask, "umount", machine)
+            program = (FILES / "carry_data.py").read_bytes()
+            self._podman(
+                "run", "--rm", "--replace", "--interactive", "--name", self.container(copy, "bench"), *APART,
+                "--cap-add", FILE_POWERS, "--read-only", "--volume", f"{trees[0]}:/from:ro,{SAFE}",
+                "--volume", f"{trees[1]}:/to:{SAFE}", self._bench_image(), "python3", "-", "/from", "/to", path,
+                f"before-{copy.stamp}", text=program, seconds=READ_S,
+            )  # fmt: skip
+
+    def swap_in(self, copy: Copy) -> None:
+        """Give the original's name to the mended container."""
+        self._trade(copy, copy.instance, out=copy.swap.original if copy.swap else "", aside="before",
+                    into=copy.swap.mended if copy.swap else "")  # fmt: skip
+
+    def swap_back(self, copy: Copy) -> None:
+        """Give the name back to the original."""
+        self._trade(copy, copy.instance, out=copy.swap.mended if copy.swap else "", aside="mended",
+                    into=copy.swap.original if copy.swap else "")  # fmt: skip
+
+    def _trade(self, copy: Copy, name: str, *, out: str, aside: str, into: str) -> None:
+        """Take a name from one container and give it to another; done already is as well."""
+        if self._machine(out)["Name"] == name:
+            self._podman("rename", out, self.container(copy, aside))
+        if self._machine(into)["Name"] != name:
+            self._podman("rename", into, name)
+
+    # Removing
+
+    def _gone(self, kind: str, name: str) -> None:
+        """Have no container, image or volume of this name."""
+        if self._inspect(kind, name) is None:
+            return
+        words = ["--force", "--time", "0"] if kind == "container" else ["--force"] if kind == "volume" else []
+        self._podman(kind, "rm", *words, name)
+
+    def remove(self, copy: Copy, *, work_only: bool = False) -> None:
+        """Remove containers, then images and volumes."""
+        with suppress(HikeshiError):  # an instance that is gone, or runs
+            if not work_only and copy.state == "making" and self._is_frozen(copy.instance):
+                self._podman("unpause", copy.instance)
+        disks = copy.taken.disks if copy.taken else []
+        if copy.taken is None:  # killed before it was told which they are
+            with suppress(HikeshiError):
+                disks = _disks(self._machine(copy.instance))[0]
+        for kind in ("bench", "read", "open", "mended", "work"):
+            self._gone("container", self.container(copy, kind))
+        for kind in ("mended",) if work_only else ("mended", "copy"):
+            self._gone("image", self.image(copy, kind))
+        for disk in disks:
+            for kind in ("work",) if work_only else ("work", "copy"):
+                self._gone("volume", self.volume(copy, disk, kind))
+
+
+def _disks(seen: Mapping[str, Any]) -> tuple[list[Disk], list[str]]:
+    """Return a container's volumes, and what else is mounted there and is in no copy."""
+    disks, left_out = [], []
+    for mount in seen.get("Mounts") or []:
+        if mount.get("Type") == "volume":
+            disks.append(Disk(name=mount["Name"], path=mount["Destination"]))
+        else:
+            left_out.append(f"{mount.get('Destination')} ({mount.get('Type')} of {mount.get('Source')})")
+    return sorted(disks, key=lambda disk: disk.path), left_out
+
+
+def _runs(seen: Mapping[str, Any]) -> bool:
+    return bool(seen["State"]["Status"] == "running")
+
+
+def _held(seen: Mapping[str, Any]) -> dict[str, Size]:
+    """Return what each volume of a container holds now.
+
+    Counted here and not on a bench, which would take a second of the time for which the shop is frozen: names and sizes
+    are asked for, no link is followed, nothing is opened but directories.
+    """
+    reader = _reading_program().Reader(whole=False)
+    found = {}
+    for mount in seen.get("Mounts") or []:
+        if mount.get("Type") == "volume":
+            reader.disk(mount["Source"])
+            found[mount["Name"]] = Size(**reader.disks[mount["Source"]])
+    return found
+
+
+def _reading_program() -> Any:
+    """Return the program that reads disks as a module; benches are given its text."""
+    spec = importlib.util.spec_from_file_location("read_copy", FILES / "read_copy.py")
+    assert spec and spec.loader  # noqa: S101 (the file is there)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _plain_folder(tree: Path, path: str) -> bool:
+    """Say whether a path within a tree is a directory, with no link on the way."""
+    place = tree
+    for part in path.strip("/").split("/"):
+        place /= part
+        if place.is_symlink() or not place.is_dir():
+            return False
+    return True
+
+
+def _as_created(original: Mapping[str, Any], name: str, image: str) -> list[str]:
+    """Return the words that create a container as the original was created, but for its name and its image."""
+    words = [str(word) for word in original["Config"].get("CreateCommand") or []]
+    old = str(original.get("ImageName", ""))
+    if len(words) < 3 or words[1] != "create" or old not in words:
+        raise HikeshiError(
+            f"podman does not tell how {original.get('Name')} was created: {' '.join(words)[:200]!r}; expected is "
+            "podman create … IMAGE …",
+            "only an instance made by `podman create` can be swapped",
+        )
+    options, after = words[2 : words.index(old)], words[words.index(old) + 1 :]
+    kept: list[str] = []
+    rest = iter(options)
+    for word in rest:
+        if word == "--name":
+            next(rest, None)
+        elif not word.startswith("--name="):
+            kept.append(word)
+    # The image bears the mark of its copy; a machine in service is nobody's to remove.
+    unmarked = [word for key in (MARK, OF, SITE) for word in ("--label", f"{key}=")]
+    return ["create", "--name", name, *kept, *unmarked, image, *after]
+
+
+def _same_id(image: Mapping[str, Any], taken: Taken) -> Check:
+    same = image.get("Id") == taken.disk
+    return Check(
+        what="id", ok=same, words=f"image {taken.disk[:12]}" + (f", but podman has {image.get('Id')}" * (not same))
+    )
+
+
+def _of_its_time(image: Mapping[str, Any], copy: Copy) -> Check:
+    """Say whether the image was made by this copy, and not by one before it."""
+    try:
+        made = datetime.fromisoformat(str(image.get("Created"))[:19]).replace(tzinfo=UTC)
+    except ValueError:
+        return Check(what="time", ok=False, words=f"podman says it is of {image.get('Created')!r}")
+    late = (made - copy.begun).total_seconds()
+    return Check(what="time", ok=-2 <= late <= COMMAND_S, words=f"made {late:.0f} s after it was begun")
+
+
+def _as_large(found: Sequence[tuple[Disk, Size]]) -> Check:
+    """Compare the data disks with what was counted while the instance was frozen."""
+    for disk, size in found:
+        if disk.held != size:
+            held = disk.held or Size(files=0, bytes=0)
+            words = f"{disk.path}: {size.files} files, {size.bytes} bytes; there were {held.files}, {held.bytes}"
+            return Check(what="size", ok=False, words=words)
+    return Check(what="size", ok=True, words=f"{len(found)} data disks as large as they were")
+
+
+def _readable(told: Mapping[str, Any], sizes: Mapping[str, Size]) -> Check:
+    for item in told["unreadable"]:
+        return Check(what="readable", ok=False, words=f"{item['path']}: {item['why']}")
+    system = sizes["/disk"]
+    return Check(what="readable", ok=system.files > 0, words=f"system disk of {system.files} files read to the end")

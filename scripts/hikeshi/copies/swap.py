@@ -1,0 +1,122 @@
+"""Put a mended disk in the original's place, keeping addresses, identity and data disks; or put the original back.
+
+The way is written down before the first step, and only a proof or its failure changes it: a call that was killed is
+gone on with in the same direction, and each step asks the cloud whether it is done already. The original is put aside,
+stopped, and removed by nobody here. Whoever calls holds the site's lock, and has proven the mended disk before.
+"""
+
+import secrets
+
+from hikeshi import screen
+from hikeshi.copies import journaled, record, work
+from hikeshi.copies.drivers import driver_of
+from hikeshi.copies.record import Copy, Swap
+from hikeshi.errors import RefusedError
+from hikeshi.incident import permissions, store
+from hikeshi.site import PermissionName, Site
+
+
+def seal(site: Site, copy: Copy) -> None:
+    """Make of the working copy a machine that can take the original's place; nothing of the original is touched."""
+    if copy.swapped:
+        return
+    driver = driver_of(site)
+    work.make(site, copy)  # whoever had it open is gone
+    with journaled.step(site, copy, "seal"), screen.run_progress(f"sealing the disk of {copy.id}"):
+        copy.swap = Swap(state="sealing", mark=f"{copy.id}-{secrets.token_hex(3)}")
+        record.save(site, copy)
+        original, mended = driver.seal(copy)
+        copy.swap = copy.swap.model_copy(update={"original": original, "mended": mended})
+        record.save(site, copy)
+
+
+def swap_in(site: Site, copy: Copy) -> None:
+    """Have the mended disk run in the original's place; needs the customer's permission to stop the original."""
+    _refuse_other(site, copy)
+    if copy.swap is None or (copy.swap.state == "sealing" and not copy.swap.mended):
+        seal(site, copy)
+    swap = _swap(copy)
+    if swap.state == "back":
+        raise RefusedError(f"{copy.host} is on its way back to the original.", "swap back to the end first")
+    if swap.state == "sealing":
+        _ask_for_data_loss(site, copy, swap)
+        _require(site, "reboot", f"stop {copy.host} and start it from its mended disk", swap)
+        journaled.note_swap_open(site, copy)
+        copy.swap = swap.model_copy(update={"state": "in", "carried": []})
+        record.save(site, copy)  # from here on every call goes inwards
+    if _swap(copy).state == "in":
+        _go(site, copy, back=False)
+
+
+def proven(site: Site, copy: Copy) -> None:
+    """Write that the host works from its mended disk; only `swap_back` undoes it now."""
+    if _swap(copy).state == "in":
+        copy.swap = _swap(copy).model_copy(update={"state": "proven"})
+        record.save(site, copy)
+
+
+def swap_back(site: Site, copy: Copy) -> None:
+    """Have the original run again; by itself where a proof fails, or because somebody wants it."""
+    if copy.swap is None or copy.swap.state == "sealing":
+        return
+    if copy.swap.state != "back":
+        copy.swap = copy.swap.model_copy(update={"state": "back", "carried": []})
+        record.save(site, copy)  # from here on every call goes back
+    _go(site, copy, back=True)
+    journaled.note_swap_closed(site, copy)  # before its file says so: the next call would see nothing to do
+    copy.swap = None
+    copy.told = {key: words for key, words in copy.told.items() if not key.startswith(("in ", "back ", "seal"))}
+    record.save(site, copy)
+
+
+def _go(site: Site, copy: Copy, *, back: bool) -> None:
+    """Stop what runs, bring data along, change disks, start: each step is done once, however often this is called."""
+    driver, swap = driver_of(site), _swap(copy)
+    leaves, comes = (swap.mended, swap.original) if back else (swap.original, swap.mended)
+    data = site.data.copying
+    name = "swap-back" if back else "swap-in"
+    with journaled.step(site, copy, name), screen.run_progress(f"{name}: {copy.instance}"):
+        driver.stop(copy, leaves)
+        for path in data.carried.get(copy.host, []) if data else []:
+            if path not in swap.carried:
+                driver.carry(copy, path, back=back)
+                swap.carried = [*swap.carried, path]  # what comes may be written from now on: never carried twice
+                record.save(site, copy)
+        if back:
+            driver.swap_back(copy)
+        else:
+            driver.swap_in(copy)
+        driver.start(copy, comes)
+
+
+def _swap(copy: Copy) -> Swap:
+    if copy.swap is None:
+        raise RefusedError(f"copy {copy.id} is in no swap.")
+    return copy.swap
+
+
+def _refuse_other(site: Site, copy: Copy) -> None:
+    """Refuse while the host runs from another copy: which one is the original then?"""
+    for other in record.read_all(site, copy.host):
+        if other.swapped and other.id != copy.id:
+            raise RefusedError(
+                f"{copy.host} runs from copy {other.id}, or is on its way: another one is not swapped in over it.",
+                "swap back first",
+            )
+
+
+def _require(site: Site, name: PermissionName, action: str, swap: Swap) -> None:
+    """Use a permission up for this swap, once: a killed call goes on with it."""
+    if not permissions.used_for(store.journal(site).records(), name, swap.mark):
+        permissions.require(site, name, f"{action} (swap {swap.mark})")
+
+
+def _ask_for_data_loss(site: Site, copy: Copy, swap: Swap) -> None:
+    """Take a permission where a database lies on the disk that is swapped, and nobody brings it along."""
+    data, disks = site.data.copying, copy.taken.disks if copy.taken else []
+    kept = [*(disk.path for disk in disks), *(data.carried.get(copy.host, []) if data else [])]
+    for path in data.databases.get(copy.host, []) if data else []:
+        if not any(f"{path}/".startswith(f"{place}/") for place in kept):
+            since = copy.taken.at.astimezone(site.zone) if copy.taken else copy.begun
+            lost = f"swap the disk of {copy.host}, and lose what {path} was given since {since:%H:%M}"
+            _require(site, "data-loss", lost, swap)
