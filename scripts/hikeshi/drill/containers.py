@@ -124,7 +124,7 @@ def build_digest(release: str) -> str:
         parts = path.relative_to(PROJECT).parts
         if "__pycache__" in parts or path.suffix in (".pyc", ".md") or kept_out.intersection(parts[2:3]):
             continue
-        if parts[:2] in (("roles", "fault_injection"), ("roles", "evidence")):
+        if parts[:2] in (("roles", "fault_injection"), ("roles", "evidence"), ("roles", "instance_copy")):
             continue  # never part of a built host
         total.update("/".join(parts).encode() + b"\0" + path.read_bytes() + b"\0")
     return total.hexdigest()[:12]
@@ -220,7 +220,14 @@ def make_site(state: State) -> None:
         "direct-ipv6": f"[{web['practice_ipv6']}]",
     }
     views = {view: {"url": f"http://{address}"} for view, address in addresses.items()}
-    write_private_yaml(site / "site.yml", {"views": views})
+    foreign = read_yaml(PRACTICE / "hosts.yml")["all"]["children"]["not_owned"]["hosts"]
+    # What the driver of copies must know of this cloud; a real site has it in its own site.yml.
+    copy = {
+        "instances": {host: container(host, state.prefix) for host in hosts if host not in foreign},
+        "bench": engine.base_image(state.release),
+        "settings": str(engine.SETTINGS),
+    }
+    write_private_yaml(site / "site.yml", {"views": views, "copy": copy})
 
 
 def _keygen(path: Path, comment: str) -> None:
@@ -418,6 +425,7 @@ def remove(prefix: str) -> None:
     for name in names:
         if name in existing:
             engine.podman("rm", "--force", "--time", "2", name)
+    _remove_copies(names)
     kept = set(engine.podman("volume", "ls", "--quiet").splitlines())
     for host, instance in cloud().instances.items():
         for name in instance.disks:
@@ -425,3 +433,16 @@ def remove(prefix: str) -> None:
                 engine.podman("volume", "rm", "--force", volume(host, name, prefix))
     if prefix in engine.podman("network", "ls", "--format", "{{.Name}}").splitlines():
         engine.podman("network", "rm", "--force", prefix)
+
+
+def _remove_copies(names: list[str]) -> None:
+    """Remove what the driver of copies made of these instances, and an original that a swap put aside."""
+    for name in engine.podman("ps", "--all", "--format", "{{.Names}}").splitlines():
+        if any(re.fullmatch(rf"{re.escape(of)}-[a-z]+-\d{{8}}t\d{{9}}", name) for of in names):
+            engine.podman("rm", "--force", "--time", "2", name)
+    for name in names:
+        for kind in ("volume", "image"):
+            mark = f"label=hikeshi.instance={name}"
+            for found in engine.podman(kind, "ls", "--quiet", "--filter", mark).splitlines():
+                force = ["--force"] if kind == "volume" else []  # of an image it would remove containers, too
+                engine.podman(kind, "rm", *force, found, check=False)
