@@ -1,4 +1,4 @@
-"""`hikeshi copy`, killed as by kill -9 just before it calls podman for the N-th time: copy_dies.py ROOT N."""
+"""Copying or swapping, killed as by kill -9 just before it calls podman for the N-th time: copy_dies.py ROOT VERB N."""
 
 import os
 import signal
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from hikeshi.copies import making, podman
+from hikeshi.copies import making, podman, record, swap
 from tests.drill import copy_site
 
 
-def main(root: Path, calls: int) -> None:
+def main(root: Path, verb: str, calls: int) -> None:
     left, words = [calls], podman.Podman._words
 
     def counted(self: podman.Podman, *arguments: str) -> list[str]:
@@ -23,8 +23,12 @@ def main(root: Path, calls: int) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(podman.Podman, "_words", counted)
-        making.take(copy_site.look_there(patch, root), approve=lambda told, question: True)
+        site = copy_site.look_there(patch, root)
+        if verb == "copy":
+            making.take(site, approve=lambda told, question: True)
+        else:
+            {"in": swap.swap_in, "back": swap.swap_back}[verb](site, record.read_all(site)[0])
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

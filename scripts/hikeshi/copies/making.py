@@ -11,9 +11,9 @@ from typing import Any
 
 from hikeshi import lock, screen
 from hikeshi.copies import journaled, record
-from hikeshi.copies.driver import Driver, Found, Space
+from hikeshi.copies.driver import AskedError, Driver, Found, Space
 from hikeshi.copies.drivers import driver_of
-from hikeshi.copies.record import Check, Copy
+from hikeshi.copies.record import Check, Copy, Taken
 from hikeshi.errors import HikeshiError, MisconfiguredError, RefusedError, UsageError
 from hikeshi.incident import permissions, store
 from hikeshi.site import PermissionName, Site, shown
@@ -218,7 +218,7 @@ def _carry_on(site: Site, driver: Driver, copy: Copy) -> None:
         copy.begun = datetime.now(UTC)
         record.save(site, copy)
         with journaled.step(site, copy, "copy"), screen.run_progress(f"copying {copy.instance}"):
-            copy.taken = driver.copy(copy)
+            copy.taken = _copied(driver, copy)
             copy.state = "made"
             record.save(site, copy)
     checks = verify(site, driver, copy)
@@ -229,6 +229,20 @@ def _carry_on(site: Site, driver: Driver, copy: Copy) -> None:
             f"the copy of {copy.host} is not good, and was removed; nothing else was changed. {why}",
             "mend what it names (room, the original's database), then run the same command again",
         )
+
+
+def _copied(driver: Driver, copy: Copy) -> Taken:
+    """Have the cloud copy; of one that fails nothing is left there, and its permission stays good for the next."""
+    try:
+        return driver.copy(copy)
+    except AskedError:
+        raise
+    except HikeshiError as problem:
+        try:
+            driver.remove(copy)
+        except HikeshiError as left:
+            problem.add_note(left.message)
+        raise
 
 
 def verify(site: Site, driver: Driver, copy: Copy) -> list[Check]:

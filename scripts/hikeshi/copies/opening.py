@@ -18,7 +18,7 @@ for settings in --defaults-file=/etc/mysql/my.cnf --no-defaults; do
     rm -f /tmp/s /tmp/log
     "$server" "$settings" --datadir="$DATA" --skip-networking --skip-grant-tables --skip-slave-start \
         --socket=/tmp/s --pid-file=/tmp/p --tmpdir=/tmp --log-error=/tmp/log --lc-messages=en_US \
-        --event-scheduler=OFF --plugin-load= > /tmp/out 2>&1 &
+        --event-scheduler=OFF --plugin-load= --innodb-buffer-pool-size=128M > /tmp/out 2>&1 &
     while kill -0 $! 2> /dev/null && ! tell 'SELECT 1' > /dev/null 2>&1; do sleep 0.2; done
     if kill -0 $! 2> /dev/null; then
         tell "SELECT COUNT(*), COALESCE(SUM(ENGINE IS NULL), 0), @@version FROM information_schema.TABLES

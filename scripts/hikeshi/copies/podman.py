@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ from hikeshi.site import PROJECT, PodmanCopies
 
 FILES = PROJECT / "roles" / "instance_copy" / "files"
 FREEZE_MOST_S = 120  # a shop that hangs for longer loses its customers; the copy is refused then
+FREEZE_TRIES = 25
 COMMAND_S, READ_S, BENCH_S = 600, 1800, 4 * 3600
 ROOM_LEFT = 1 << 30  # stays free: the controller and the other instances live on the same disk
 MARK, OF, SITE = "hikeshi.copy", "hikeshi.instance", "hikeshi.copies"
@@ -195,9 +197,9 @@ class Podman:
             if guard.stdout.readline().strip() != b"ready":
                 raise HikeshiError(f"nothing could be armed that lets {instance} go on; it was not frozen.")
             try:
-                self._podman("pause", instance)
+                self._freeze(instance)
                 yield
-                if not self._is_frozen(instance):
+                if guard.poll() is not None or not self._is_frozen(instance):
                     raise HikeshiError(
                         f"{instance} went on before its copy was whole, after {FREEZE_MOST_S} s at the most: what was "
                         "copied is not of one moment.",
@@ -205,6 +207,23 @@ class Podman:
                     )
             finally:
                 guard.stdin.close()  # it lets the container go on, and ends
+                guard.wait()
+                if self._is_frozen(instance):  # it was killed itself
+                    self._podman("unpause", instance)
+
+    def _freeze(self, instance: str) -> None:
+        """Freeze a container; on control groups v1 that fails now and then while it starts processes all the time."""
+        for left in reversed(range(FREEZE_TRIES)):
+            try:
+                self._podman("pause", instance)
+                return
+            except HikeshiError as problem:
+                if not left:
+                    raise HikeshiError(
+                        f"{instance} cannot be frozen, so that no copy of it would be of one moment: {problem.message}",
+                        "the same command at a quieter time; or stop the instance, if the customer allows it",
+                    ) from problem
+                time.sleep(0.2)
 
     @contextmanager
     def _mounted(self, disks: Sequence[Disk]) -> Iterator[None]:
@@ -509,7 +528,7 @@ def _of_its_time(image: Mapping[str, Any], copy: Copy) -> Check:
     except ValueError:
         return Check(what="time", ok=False, words=f"podman says it is of {image.get('Created')!r}")
     late = (made - copy.begun).total_seconds()
-    return Check(what="time", ok=-2 <= late <= COMMAND_S, words=f"made {late:.0f} s after it was begun")
+    return Check(what="time", ok=-2 <= late <= COMMAND_S, words=f"made {max(late, 0):.0f} s after it was begun")
 
 
 def _as_large(found: Sequence[tuple[Disk, Size]]) -> Check:
