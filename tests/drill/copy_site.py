@@ -24,7 +24,9 @@ def left() -> list[tuple[str, str]]:
     for kind, words in KINDS:
         names = engine.podman(*words).splitlines()
         found += [(kind, name) for name in names if name.removeprefix("localhost/").startswith(NAME)]
-    return found
+    # Those without a name: a commit that took the name away, or was killed.
+    unnamed = ("image", "ls", "--quiet", "--filter", "dangling=true", "--filter", f"label=hikeshi.instance={INSTANCE}")
+    return found + [("image", ident) for ident in engine.podman(*unnamed).splitlines()]
 
 
 def sweep() -> None:

@@ -164,6 +164,25 @@ def _settings() -> dict[str, str]:
     return {"CONTAINERS_CONF": str(engine.SETTINGS)} if engine.SETTINGS.exists() else {}
 
 
+def test_a_hostile_disk_tells_of_itself_and_of_nothing_else(site: Site, tmp_path: Path) -> None:
+    """Links that would lead out, names that are templates, a unit file of 10 MB: told, or named as not told."""
+    secret = tmp_path / "secret"
+    secret.write_text("only this machine knows")
+    inside(f"""
+        ln -s {secret} /etc/outside; ln -s /proc/1/root{tmp_path} /etc/around; rm -rf /etc/cron.d
+        ln -s {tmp_path} /etc/cron.d; ln -s ../../../../../../../..{secret} /etc/systemd/system/above.service
+        touch '/etc/{{{{ 7 * 7 }}}}'; mkfifo /etc/pipe
+        head -c 10000000 /dev/zero | tr '\\0' x > /etc/systemd/system/long.service
+    """)
+    copy = taken(site)
+    with work.opened(site, copy) as bench:
+        seen = work.inside(site, copy, bench, texts=True)
+    told_of = json.dumps([seen.state, seen.schedule])
+    assert "only this machine knows" not in told_of and '"file:/etc/{{ 7 * 7 }}"' in told_of
+    assert seen.state["facts"]["file:/etc/outside"]["link"] == str(secret)
+    assert seen.state["facts"]["file:/etc/pipe"]["kind"] == "other"
+
+
 def test_a_data_disk_is_not_mounted_over_the_bench(site: Site) -> None:
     """A link where the data disk belongs would lead out of the disk, over the bench's own files."""
     copy = taken(site)

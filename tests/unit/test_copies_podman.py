@@ -1,5 +1,6 @@
 """The driver podman without podman: what it is told of a container, and what it makes of that."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -132,6 +133,22 @@ def test_the_guard_acts_when_its_parent_ends(tmp_path: Path) -> None:
     while not mark.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert mark.exists()
+
+
+def test_the_guard_acts_once_when_it_is_told_to(tmp_path: Path) -> None:
+    count = tmp_path / "count"
+    words = [sys.executable, "-m", "hikeshi.copies.guard", "60", "sh", "-c", f"echo x >> {count}"]
+    done = subprocess.run(words, input="\n", capture_output=True, text=True, timeout=20, check=False)
+    assert (done.returncode, done.stdout, count.read_text()) == (0, "ready\n", "x\n")
+
+
+def test_what_changes_a_machine_in_service_is_not_cut_in_two() -> None:
+    driver = Podman(PodmanCopies(driver="podman"), "shop")
+    if shutil.which("podman") is None:
+        pytest.skip("no podman here")
+    assert driver._words("commit", "x")[0] == "setpriv"
+    for verb in ("pause", "unpause", "stop", "start", "rename"):
+        assert driver._words(verb, "x") == ["podman", verb, "x"]
 
 
 def test_drill_down_removes_what_was_copied_and_the_original_of_a_swap(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,8 @@ from hikeshi.site import PROJECT, PodmanCopies
 FILES = PROJECT / "roles" / "instance_copy" / "files"
 FREEZE_MOST_S = 120  # a shop that hangs for longer loses its customers; the copy is refused then
 FREEZE_TRIES = 25
+DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
+LASTING = ("pause", "unpause", "stop", "start", "rename")
 COMMAND_S, READ_S, BENCH_S = 600, 1800, 4 * 3600
 ROOM_LEFT = 1 << 30  # stays free: the controller and the other instances live on the same disk
 MARK, OF, SITE = "hikeshi.copy", "hikeshi.instance", "hikeshi.copies"
@@ -81,8 +83,9 @@ class Podman:
             raise MisconfiguredError(
                 "podman is not in PATH; copies of this site are made with it.", "scripts/bootstrap"
             )
-        # Dies with us: what it would go on with is what the next call removes.
-        return ["setpriv", "--pdeathsig", "KILL", "podman", *arguments]
+        # Dies with us, for what it would go on with is what the next call removes; but for what changes a machine in
+        # service: killed half way, podman would not know what has become of it.
+        return [*(() if arguments[0] in LASTING else DIES_WITH_US), "podman", *arguments]
 
     def _environment(self) -> dict[str, str]:
         settings = {"CONTAINERS_CONF": self.data.settings} if self.data.settings else {}
@@ -206,24 +209,24 @@ class Podman:
                         "hikeshi copy again at a quieter time",
                     )
             finally:
-                guard.stdin.close()  # it lets the container go on, and ends
+                with suppress(OSError):  # it has ended already
+                    guard.stdin.write(b"\n")  # lets the container go on, at once
+                    guard.stdin.close()
                 guard.wait()
                 if self._is_frozen(instance):  # it was killed itself
                     self._podman("unpause", instance)
 
     def _freeze(self, instance: str) -> None:
         """Freeze a container; on control groups v1 that fails now and then while it starts processes all the time."""
-        for left in reversed(range(FREEZE_TRIES)):
-            try:
-                self._podman("pause", instance)
+        for _ in range(FREEZE_TRIES):
+            status, _, errors = self._ask("pause", instance)
+            if not status:
                 return
-            except HikeshiError as problem:
-                if not left:
-                    raise HikeshiError(
-                        f"{instance} cannot be frozen, so that no copy of it would be of one moment: {problem.message}",
-                        "the same command at a quieter time; or stop the instance, if the customer allows it",
-                    ) from problem
-                time.sleep(0.2)
+            time.sleep(0.2)
+        raise HikeshiError(
+            f"{instance} cannot be frozen, so that no copy of it would be of one moment: {errors.strip()[-300:]}",
+            "the same command at a quieter time; or stop the instance, if the customer allows it",
+        )
 
     @contextmanager
     def _mounted(self, disks: Sequence[Disk]) -> Iterator[None]:
@@ -375,6 +378,7 @@ class Podman:
         """Make an image of the working copy, and a container of it as the original was made."""
         original = self._machine(copy.instance)
         self._gone("container", self.container(copy, "mended"))
+        self._no_images(copy, but=self._inspect("image", self.image(copy)))
         self._podman("commit", "--quiet", "--format", "oci", self.container(copy, "work"), self.image(copy, "mended"))
         words = _as_created(original, self.container(copy, "mended"), self.image(copy, "mended"))
         return str(original["Id"]), self._podman(*words)
@@ -424,6 +428,13 @@ class Podman:
         words = ["--force", "--time", "0"] if kind == "container" else ["--force"] if kind == "volume" else []
         self._podman(kind, "rm", *words, name)
 
+    def _no_images(self, copy: Copy, but: Mapping[str, Any] | None) -> None:
+        """Have no image with this copy's mark, but for one: also one without a name, whose commit was killed."""
+        told = self._podman("image", "ls", "--quiet", "--no-trunc", "--filter", f"label={MARK}={copy.id}")
+        for ident in dict.fromkeys(told.split()):
+            if but is None or ident.removeprefix("sha256:") != but["Id"]:
+                self._podman("image", "rm", ident)
+
     def remove(self, copy: Copy, *, work_only: bool = False) -> None:
         """Remove containers, then images and volumes."""
         with suppress(HikeshiError):  # an instance that is gone, or runs
@@ -435,8 +446,7 @@ class Podman:
                 disks = _disks(self._machine(copy.instance))[0]
         for kind in ("bench", "read", "open", "mended", "work"):
             self._gone("container", self.container(copy, kind))
-        for kind in ("mended",) if work_only else ("mended", "copy"):
-            self._gone("image", self.image(copy, kind))
+        self._no_images(copy, but=self._inspect("image", self.image(copy)) if work_only else None)
         for disk in disks:
             for kind in ("work",) if work_only else ("work", "copy"):
                 self._gone("volume", self.volume(copy, disk, kind))
