@@ -25,7 +25,9 @@ def main(words: list[str]) -> int:
     for again in range(TRIES if died else 1):
         time.sleep(PAUSE_S if again else 0)
         # An instance that goes on already makes the command fail, which is as well.
-        subprocess.run(words[1:], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        done = subprocess.run(words[1:], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        if not done.returncode:
+            break
     return 0
 
 

@@ -18,6 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from hikeshi.copies.driver import Bench, Found, Space, Verified
 from hikeshi.copies.opening import check_database
 from hikeshi.copies.record import Check, Copy, Disk, Size, Taken
@@ -27,6 +29,7 @@ from hikeshi.site import PROJECT, PodmanCopies
 FILES = PROJECT / "roles" / "instance_copy" / "files"
 FREEZE_MOST_S = 120  # a shop that hangs for longer loses its customers; the copy is refused then
 FREEZE_TRIES = 25
+GUARD, GUARD_MOST_S = "hikeshi.copies.guard", 30
 DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 LASTING = ("pause", "unpause", "stop", "start", "rename")
 COMMAND_S, READ_S, BENCH_S = 600, 1800, 4 * 3600
@@ -190,7 +193,9 @@ class Podman:
     @contextmanager
     def _frozen(self, instance: str) -> Iterator[None]:
         """Freeze a container, so that its disks are of one moment; whatever happens to us, it goes on."""
-        words = [sys.executable, "-m", "hikeshi.copies.guard", str(FREEZE_MOST_S), "podman", "unpause", instance]
+        command = ["podman", "unpause", instance]
+        _wait_for_guards(command)
+        words = [sys.executable, "-m", GUARD, str(FREEZE_MOST_S), *command]
         guard = subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=self._environment(),
             start_new_session=True,
@@ -489,6 +494,16 @@ def _reading_program() -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def _wait_for_guards(command: Sequence[str]) -> None:
+    """Wait until no guard of a call that was killed would let go on what we are about to freeze."""
+    deadline = time.monotonic() + GUARD_MOST_S
+    while time.monotonic() < deadline:
+        words = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
+        if not any(GUARD in line and line[-len(command) :] == list(command) for line in words):
+            return
+        time.sleep(0.2)
 
 
 def _plain_folder(tree: Path, path: str) -> bool:
