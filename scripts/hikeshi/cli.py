@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from hikeshi import baseline, bombs, gate, lock, look, page, probes, recover, runner, screen, surge
-from hikeshi.access import export, verb
+from hikeshi.access import aside, export, verb
 from hikeshi.access import page as access_page
 from hikeshi.access.reconcile import reconcile
 from hikeshi.copies import cli as copies
@@ -350,11 +350,10 @@ def sorry_on(
         question = "Every visitor will see the sorry page, and nobody can buy. Close the gate?"
         return _agreed(question, "hikeshi sorry on --yes", yes=yes)
 
-    show_gate(
-        chosen, gate.on(chosen, approve=approve, minutes=minutes, never=never_expires, check=check), as_json=as_json
-    )
-    if chosen.data.accesses.logs and not check:
-        screen.say("a flood behind the sorry page is seen by nobody: hikeshi count --watch")
+    done = gate.on(chosen, approve=approve, minutes=minutes, never=never_expires, check=check)
+    if not check:
+        aside.begin(chosen)
+    show_gate(chosen, done, as_json=as_json)
 
 
 @sorry.command("off")

@@ -345,7 +345,8 @@ def close(
         action.data.update(gate=state_of(done.hosts), changed=done.changed)
         if done.wrong:
             action.failed("; ".join(done.wrong))
-        _note_opened(site, f"the gate is closed {until_words(until(done.hosts), site.zone)}", recovery)
+        end = until(done.hosts)
+        _note_opened(site, f"the gate is closed {until_words(end, site.zone)}", recovery, end)
 
 
 def _close(site: Site, done: Outcome, bounds: Mapping[str, Any]) -> None:
@@ -511,8 +512,8 @@ def _allowed(site: Site, *, again: bool) -> None:
         permissions.require(site, "sorry", "show every visitor the sorry page")
 
 
-def _note_opened(site: Site, words: str, recovery: int | None) -> None:
-    data = {"item": ITEM, "words": words, "close": f"hikeshi sorry off --site {site.name}"}
+def _note_opened(site: Site, words: str, recovery: int | None, end: float | None = None) -> None:
+    data = {"item": ITEM, "words": words, "close": f"hikeshi sorry off --site {site.name}", "until": end}
     store.journal(site).append("item.opened", data if recovery is None else {**data, "recovery": recovery})
 
 

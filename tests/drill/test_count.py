@@ -1,10 +1,14 @@
-"""Counting on the practice site: customers' own truth, before, during and after a closed gate; a flood is named."""
+"""Counting on the practice site: customers and a flood with their own truth, before, during and after a closed gate."""
 
+import ipaddress
 import json
+import shlex
 import subprocess
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,11 +17,14 @@ import pytest
 
 from hikeshi.drill import customers
 from hikeshi.drill.ledger import run_on
-from hikeshi.site import load, read_yaml
+from hikeshi.site import Site, load, read_yaml
 from tests.bench import gate
 from tests.drill.conftest import HIKESHI, SEED, hikeshi
 
 NAMED_S = 10
+FLOOD_S, CLIENT_RATE, NETWORK_RATE, NETWORK_OF = 12, 25, 3, 20
+BROWSER = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/120.0 Safari/537.36"
+FLOODER = (Path(__file__).parent / "flooder.py").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -34,54 +41,112 @@ def next_minute() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M+00:00")
 
 
+class Attacker:
+    """Two clients, and one network of many, with addresses of their own on client1."""
+
+    def __init__(self, site: Site) -> None:
+        """Take addresses of the practice network that no host has."""
+        self.site, self._pool = site, ThreadPoolExecutor()
+        hosts = read_yaml(site.private / "hosts.yml")["all"]["hosts"]
+        self.to = {family: str(hosts["lb1"][f"practice_{family}"]) for family in ("ipv4", "ipv6")}
+        first = {family: ipaddress.ip_address(hosts["client1"][f"practice_{family}"]) for family in ("ipv4", "ipv6")}
+        self.clients = [str(first["ipv4"] + 180 + number) for number in range(2)]
+        self.network = [str(first["ipv6"] + 0x1000 + number) for number in range(NETWORK_OF)]
+
+    def __enter__(self) -> "Attacker":
+        """Have the addresses."""
+        self._addresses("add", " nodad")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give them back."""
+        self._pool.shutdown()
+        self._addresses("del", "")
+
+    def _addresses(self, verb: str, more: str) -> None:
+        lines = [f"ip address {verb} {address}/24 dev eth0" for address in self.clients]
+        lines += [f"ip address {verb} {address}/64 dev eth0{more}" for address in self.network]
+        run_on(self.site, "client1", "\n".join(lines) + "\n")
+
+    def _flood(self, family: str, rate: int, addresses: list[str]) -> "Future[Any]":
+        words = [self.to[family], "/catalogue/", BROWSER, str(rate), str(FLOOD_S), *addresses]
+        script = f"python3 - {shlex.join(words)} <<'PROGRAM-ENDS'\n{FLOODER}PROGRAM-ENDS\n"
+        return self._pool.submit(lambda: json.loads(run_on(self.site, "client1", script, root=False)))
+
+    def flood(self) -> list["Future[Any]"]:
+        """Begin; each tells when it began, and what it was answered."""
+        return [
+            self._flood("ipv4", CLIENT_RATE, self.clients),
+            self._flood("ipv6", NETWORK_RATE, self.network),
+        ]
+
+
+class Watcher:
+    """`hikeshi count --watch`, and what it tells."""
+
+    def __enter__(self) -> "Watcher":
+        """Begin to watch."""
+        self.told: list[dict[str, Any]] = []
+        self._process = subprocess.Popen(
+            [HIKESHI, "count", "--watch", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it."""
+        self._process.kill()
+        self._thread.join()
+        self._process.communicate()
+
+    def _read(self) -> None:
+        assert self._process.stdout
+        for line in self._process.stdout:
+            self.told.append({**json.loads(line), "heard": time.time()})
+
+    @property
+    def attacks(self) -> list[dict[str, Any]]:
+        """What was called an attack."""
+        return [item for item in self.told if item["kind"] == "attack"]
+
+
 @pytest.mark.long
-def test_counts_are_what_customers_saw(allowed: None) -> None:
-    """To the last hit, sorry page and shop apart; the flood of others is not theirs."""
+def test_customers_a_surge_and_a_flood_behind_the_sorry_page_are_counted_to_the_last_hit(allowed: None) -> None:
     since, site = next_minute(), load("drill")
-    customers.start(site, SEED, every=0.5, seconds=240)
-    time.sleep(40)
-    assert hikeshi("sorry", "on", "--yes").status == 0
-    time.sleep(30)
-    assert hikeshi("sorry", "off", "--force").status == 0
-    time.sleep(30)
-    truth = customers.stop(site)
-    time.sleep(3)
-    data = hikeshi("count", "--json", "--since", since, "--by", "minute").data
+    with Watcher() as watch, Attacker(site) as attacker:
+        # Many customers at once, all from client1: one crowd with many agents.
+        customers.start(site, SEED, every=0.2, seconds=600)
+        time.sleep(45)
+        assert hikeshi("sorry", "on", "--yes").status == 0
+        surge = list(watch.attacks)
+        flooded = [told.result() for told in attacker.flood()]
+        time.sleep(3)
+        assert hikeshi("sorry", "off", "--force").status == 0
+        time.sleep(20)
+        truth = customers.stop(site)
+        time.sleep(3)
+    assert surge == []
+    # Named in time: who, how much over what, since when, what they asked for.
+    began = min(item["began"] for item in flooded)
+    accused = {item["name"]: item for told in watch.attacks for item in told["accused"]}
+    network = str(ipaddress.ip_network((attacker.network[0], 48), strict=False))
+    assert accused.keys() == {*attacker.clients, network}, watch.told
+    first = {name: min(told["heard"] for told in watch.attacks if name in str(told)) for name in accused}
+    assert all(at - began < NAMED_S for at in first.values()), (began, first)
+    assert {item["path"] for item in accused.values()} == {"/catalogue/"}
+    assert all(item["reasons"] and item["rate"] > item["limit"] for item in accused.values())
+    assert "flood" in hikeshi("incident", "status").err
+    # Counted to the last hit.
     answers = Counter(item["status"] for item in truth.requests)
+    for item in flooded:
+        answers.update({int(status): hits for status, hits in item["answers"].items()})
+    data = hikeshi("count", "--json", "--since", since, "--by", "minute").data
     lb = data["lb"]["total"]
-    seen = lb["outcomes"].get("sorry", 0), lb["outcomes"].get("served", 0)
-    assert lb["people"] == len(truth.requests) - answers[0], (answers, lb)
-    assert seen[0] >= answers[503] > 0 and seen[1] > 0
+    assert answers[0] == 0 and answers[503] > FLOOD_S * CLIENT_RATE
+    assert lb["people"] == answers.total(), (answers, lb)
+    assert lb["sorry_people"] == answers[503], (answers, lb)
+    assert lb["outcomes"]["served"] >= answers.total() - answers[503]
     lines = data["method"]["lines"]
     assert lines["lines"] == lines["counted"] + lines["malformed"] + lines["pending"]
     assert not data["reconciled"]["flagged"], data["reconciled"]
-
-
-def watching() -> subprocess.Popen[str]:
-    return subprocess.Popen([HIKESHI, "count", "--watch", "--json"], stdout=subprocess.PIPE, text=True)
-
-
-@pytest.mark.long
-def test_a_flood_is_named_within_ten_seconds_and_a_surge_is_none(whole: Path) -> None:
-    site = load("drill")
-    lb = read_yaml(site.private / "hosts.yml")["all"]["hosts"]["lb1"]
-    with watching() as watch:
-        assert watch.stdout
-        try:
-            time.sleep(8)
-            # All of them have client1's address: one crowd with many agents, which must not be accused.
-            customers.start(site, SEED, every=0.2, seconds=60)
-            time.sleep(30)
-            began = time.time()
-            flood = (
-                f"for n in $(seq 1500); do curl -s -o /dev/null -A flooder http://{lb['practice_ipv4']}/ & done; wait"
-            )
-            run_on(site, "client1", flood)
-            told: dict[str, Any] = {}
-            while told.get("kind") != "attack":
-                told = json.loads(watch.stdout.readline())
-            assert told["at"] - began < NAMED_S and told["accused"][0]["agent"] == "flooder"
-        finally:
-            watch.kill()
-            customers.stop(site)
-    assert "flood" in hikeshi("incident", "status").err

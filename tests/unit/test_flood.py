@@ -4,6 +4,7 @@ import io
 import json
 import os
 import random
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +12,14 @@ from typing import Any
 
 import pytest
 
-from hikeshi.access import flood
+from hikeshi import site as sites
+from hikeshi.access import aside, flood, watch
 from hikeshi.access.flood import Asker, Judge, Past, Tick, Verdict
+from hikeshi.gate import ITEM
+from hikeshi.incident import store
 from tests.unit.access_counter import program
 from tests.unit.access_lines import Lines
+from tests.unit.conftest import Project
 
 SEEDS = 100 if os.environ.get("HIKESHI_TEST_ALL") else 5
 USUAL = Past(seconds=3600, most=12.0, client=3.0, network=4.0)
@@ -255,3 +260,51 @@ def test_what_is_followed_is_judged(tmp_path: Path) -> None:
     verdicts: list[Verdict] = [judge.add(flood.tick_of(tick)) for tick in ticks]
     assert [item.name for item in verdicts[-1].accused][:1] == ["203.0.113.7"]
     assert "stated limit" in verdicts[-1].accused[0].basis
+
+
+def test_all_who_watch_are_told_and_one_writes(project: Project) -> None:
+    site, told = sites.load(), list[Verdict]()
+    seats = [watch.Seat(site, watch.WRITER) for _ in range(2)]
+    flooded = Verdict("attack", 100, 90.0, 3.0, (accused("203.0.113.7"),))
+    for seat in seats:
+        watch.Watch(site, told.append, seat).take(flooded)
+    assert told == [flooded] * 2
+    assert [record.kind for record in store.journal(site).records()].count("flood") == 1
+    seats[0].leave()
+    watch.Watch(site, told.append, seats[1]).take(flooded)  # whoever is left writes from now on
+    assert [record.kind for record in store.journal(site).records()].count("flood") == 2
+
+
+def accused(name: str) -> flood.Accused:
+    return flood.Accused("client", name, 90.0, 20.0, "over the limit", 0.9, 95, "/", 1.0, "curl", 1, ("the same path",))
+
+
+@pytest.mark.parametrize("ends", ["opened", "expired", "never closed"])
+def test_the_watch_aside_ends_with_the_gate(project: Project, monkeypatch: pytest.MonkeyPatch, ends: str) -> None:
+    site, followed = sites.load(), 0
+    if ends != "never closed":
+        until = time.time() + (0.2 if ends == "expired" else 60)
+        closed = {"item": ITEM, "words": "the gate is closed", "close": "hikeshi sorry off", "until": until}
+        store.journal(site).append("item.opened", closed)
+    monkeypatch.setattr(aside, "ASK_S", 0)
+
+    def follow(_: Any, tell: Any, *, each: Any) -> None:
+        nonlocal followed
+        while True:
+            followed += 1
+            if followed == 5 and ends == "opened":
+                store.journal(site).append("item.closed", {"item": ITEM, "words": "the gate is open"})
+            each()
+
+    monkeypatch.setattr(watch, "follow", follow)
+    assert aside.main("shop") == 0
+    assert (followed > 0) == (ends != "never closed")
+
+
+def test_a_second_watch_aside_ends_at_once(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = sites.load()
+    first = watch.Seat(site, aside.PLACE)
+    assert first.taken()
+    monkeypatch.setattr(watch, "follow", lambda *_, **__: pytest.fail("two watch"))
+    assert aside.main("shop") == 0
+    first.leave()

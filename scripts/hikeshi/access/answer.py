@@ -50,6 +50,7 @@ class Sums:
         return {
             "hits": self.hits, "bytes": self.size, "views": self.views, "visitors": self.visitors,
             **{name: self.classes[name] for name in CLASSES.values()},
+            "sorry_people": self.sorry_people,
             "kinds": {name: self.kinds[name] for name in KINDS if self.kinds[name]},
             "statuses": dict(sorted(self.statuses.items())),
             "outcomes": {name: self.outcomes[name] for name in OUTCOMES if self.outcomes[name]},

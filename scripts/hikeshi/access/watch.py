@@ -1,6 +1,8 @@
 """Follows a load balancer's log on its host, second by second, and tells when it is flooded."""
 
+import fcntl
 import json
+import os
 import selectors
 import shlex
 import subprocess
@@ -16,21 +18,45 @@ from hikeshi.access import flood
 from hikeshi.access.engine import PROGRAM
 from hikeshi.access.flood import Judge, Verdict
 from hikeshi.errors import HikeshiError, MisconfiguredError, UnreachableError
+from hikeshi.files import make_private_folder
 from hikeshi.incident import store
 from hikeshi.site import Site, shown
 from hikeshi.text import printable
 
 SILENT_S = 15  # without a tick, the way to the host is gone
+WRITER = "lock-flood"
 
 Told = Callable[[Verdict], None]
 
 
+class Seat:
+    """What only one process has at a time, for a site: a lock of this name, let go by the kernel when it ends."""
+
+    def __init__(self, site: Site, name: str) -> None:
+        """Have nothing yet."""
+        make_private_folder(site.records)
+        self._descriptor = os.open(site.records / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def taken(self) -> bool:
+        """Say whether it is ours now; once it is, it stays so."""
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def leave(self) -> None:
+        """Let others have it."""
+        os.close(self._descriptor)
+
+
 @dataclass
 class Watch:
-    """What was told last, so that it is told and journaled once."""
+    """What was told last, so that it is told and journaled once: by one of all who watch."""
 
     site: Site
     tell: Told
+    writer: Seat
     kind: str = "quiet"
     names: frozenset[str] = frozenset()
     calm: int = 0
@@ -41,23 +67,27 @@ class Watch:
         if verdict.kind == "quiet" or (verdict.kind == "surge" and self.kind == "attack"):
             self.calm += 1
             if self.kind != "quiet" and self.calm >= flood.QUIET_AFTER:
-                store.journal(self.site).append("flood.over", {"kind": self.kind, "at": verdict.at})
+                self._write("flood.over", {"kind": self.kind, "at": verdict.at})
                 self.kind, self.names = "quiet", frozenset()
                 self.tell(verdict)
             return
         self.calm = 0
         if verdict.kind != self.kind or names - self.names:
-            store.journal(self.site).append("flood", verdict.as_data())
+            self._write("flood", verdict.as_data())
             self.kind, self.names = verdict.kind, self.names | names
             self.tell(verdict)
+
+    def _write(self, kind: str, data: dict[str, Any]) -> None:
+        if self.writer.taken():
+            store.journal(self.site).append(kind, data)
 
 
 def follow(site: Site, tell: Told, *, seconds: float | None = None, each: Callable[[], None] = lambda: None) -> None:
     """Watch until interrupted, or for so many seconds."""
     host, pattern = _log(site)
-    watch = Watch(site, tell)
     ends = time.monotonic() + seconds if seconds is not None else None
-    with _following(site, host, pattern) as lines:
+    with _may_write(site) as writer, _following(site, host, pattern) as lines:
+        watch = Watch(site, tell, writer)
         judge = Judge(None)
         for line in lines:
             each()
@@ -74,6 +104,16 @@ def follow(site: Site, tell: Told, *, seconds: float | None = None, each: Callab
                     ) from problem
             if ends is not None and time.monotonic() > ends:
                 return
+
+
+@contextmanager
+def _may_write(site: Site) -> Iterator[Seat]:
+    """Have the place of who writes the journal, if it becomes free; leave it at the end."""
+    seat = Seat(site, WRITER)
+    try:
+        yield seat
+    finally:
+        seat.leave()
 
 
 class Beside:

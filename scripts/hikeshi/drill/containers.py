@@ -209,6 +209,7 @@ def make_site(state: State) -> None:
             "secret_shop_secret_key": secrets.token_urlsafe(48),
             "secret_shop_payment_key": f"sk_test_{secrets.token_urlsafe(24)}",
             "secret_batch_database_password": secrets.token_urlsafe(24),
+            "secret_access_count_key": secrets.token_hex(32),
         },
     )
     lb, web = hosts["lb1"], hosts["web1"]

@@ -32,7 +32,8 @@ its start, its outcome (done, failed, interrupted), its seconds, and why it fail
                           refused: host, unreachable, why, fix, of hosts that are neither judged nor changed
     baseline.start/.end   name, healthy, why_forced
     item.opened           item, words, close: the command that closes it (a closed gate, held jobs, a copy); recovery:
-                          seq of the start of the recovery that opened it, and will close it
+                          seq of the start of the recovery that opened it, and will close it; until: when a gate opens
+                          by itself (seconds since the epoch)
     item.closed           item, words
     gate.start/.end       step (on, off), minutes, never, force; gate: what stands then, changed
     agenda                what is scheduled: until, until_why, bombs: [{host, id, next, why, does, runs}] that may go
@@ -48,6 +49,7 @@ its start, its outcome (done, failed, interrupted), its seconds, and why it fail
                           paths: [[path, share]], accused: [{what, name, rate, limit, basis, share, since, path,
                           path_share, agent, addresses, reasons}]
     flood.over            kind, at
+    watch.failed          why nobody watches for a flood behind the closed gate, for now
     lock.taken            owner: who died holding it
     evidence.saved        units, why, evidence: blob of what save_evidence returned, unseen
     recovery.start/.end   check, plan; healthy, changed

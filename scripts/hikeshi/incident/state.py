@@ -218,6 +218,8 @@ def _told(record: Record, zone: ZoneInfo | None) -> str:
             return f"{get.get('kind')}: {get.get('words')}"
         case "flood.over":
             return f"the {get.get('kind')} is over"
+        case "watch.failed":
+            return f"nobody watches for a flood: {get.get('why')}"
         case "lock.taken":
             return f"took over from {get.get('owner')}, who died in the middle"
         case "evidence.saved":
