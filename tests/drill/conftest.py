@@ -20,7 +20,7 @@ from hikeshi.site import PROJECT, practice_folder
 
 ALL = bool(os.environ.get("HIKESHI_TEST_ALL"))
 HIKESHI = Path(sys.executable).with_name("hikeshi")
-MOST_LONG = 3
+MOST_LONG = 2
 SEED = int(os.environ.get("HIKESHI_TEST_SEED", random.SystemRandom().randrange(10**6)))
 
 
