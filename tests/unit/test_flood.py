@@ -308,3 +308,8 @@ def test_a_second_watch_aside_ends_at_once(project: Project, monkeypatch: pytest
     monkeypatch.setattr(watch, "follow", lambda *_, **__: pytest.fail("two watch"))
     assert aside.main("shop") == 0
     first.leave()
+
+
+def test_a_flood_of_before_does_not_make_the_next_one_usual() -> None:
+    assert program.usual([5] * 57 + [900] * 3) == 5
+    assert program.usual([3, 9, 4]) == 9  # of a short past nothing is left out

@@ -1455,8 +1455,13 @@ def seconds_of(lines, reader):
         yield (date, found[1] if found else b"00"), client.removeprefix(b"::ffff:"), path, agent or b"-", outcome
 
 
+def usual(values):
+    """Return the greatest but for a twentieth of them: a flood of before must not make the next one usual."""
+    return sorted(values)[len(values) - 1 - len(values) // 20]
+
+
 def past_of(data, reader):
-    """Return the most that all, a client and a network had in FOLLOW_S seconds of a part of the log."""
+    """Return the most that all, a client and a network usually had in FOLLOW_S seconds of a part of the log."""
     seconds = collections.OrderedDict()
     for when, client, *_ in seconds_of(data.split(b"\n")[1:-1], reader):
         seconds.setdefault(when, collections.Counter())[client] += 1
@@ -1473,9 +1478,9 @@ def past_of(data, reader):
             table[network_of(client)] += hits
     return {
         "seconds": (max(slots) - min(slots) + 1) * FOLLOW_S,
-        "most": max(sum(clients.values()) for clients in slots.values()),
-        "client": max(max(clients.values()) for clients in slots.values()),
-        "network": max(max(table.values()) for table in networks),
+        "most": usual([sum(clients.values()) for clients in slots.values()]),
+        "client": usual([max(clients.values()) for clients in slots.values()]),
+        "network": usual([max(table.values()) for table in networks]),
     }
 
 

@@ -59,7 +59,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Past:
-    """What was usual: requests a second, over SECONDS, of the log before the watch began."""
+    """What was usual: requests a second, over SECONDS, of the log before the watch began, its busiest 5 % left out."""
 
     seconds: int
     most: float
