@@ -238,6 +238,16 @@ def test_what_was_deleted_is_told(tmp_path: Path) -> None:
     assert "not there any more" in loss["words"]
 
 
+def test_what_nobody_looks_for_is_no_loss(tmp_path: Path) -> None:
+    server = Server(tmp_path / "log", SEED)
+    store = ["--store", str(tmp_path / "store")]
+    server.write(50)
+    take_in(*store, *server.patterns())
+    take_in(*store)
+    take_in(*store, "--glob", str(tmp_path / "elsewhere" / "*.log"))
+    assert count(tmp_path, "answer", *store, *server.patterns()).head["losses"] == []
+
+
 def test_old_logs_that_expire_are_no_loss(tmp_path: Path) -> None:
     server = Server(tmp_path / "log", SEED)
     words = ["--store", str(tmp_path / "store"), *server.patterns()]

@@ -34,6 +34,7 @@ import contextlib
 import datetime
 import errno
 import fcntl
+import fnmatch
 import functools
 import glob
 import gzip
@@ -1111,6 +1112,11 @@ def merged(partials):
 # What was read before
 
 
+def asked_for(path, words):
+    """Say whether a path is among those that are looked at now: of others nothing is known."""
+    return path in words.file or any(fnmatch.fnmatch(path, pattern) for pattern in words.glob)
+
+
 class Store:
     """A folder with what was counted so far, and how far each log was read."""
 
@@ -1158,7 +1164,7 @@ class Store:
                 live.setdefault(id(log.stream), []).append(log)
         for stream in list(streams):
             copies = live.get(id(stream), [])
-            if not copies:
+            if not copies and asked_for(stream["path"], words):
                 self._look_for_loss(stream, logs, losses)
             # A plain one first, and the longest: a compressed one may still be being written.
             for log in sorted(copies, key=lambda log: (log.kind != "plain", -log.stat.st_size)):
