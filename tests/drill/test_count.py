@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from hikeshi.access import flood
 from hikeshi.drill import customers
 from hikeshi.drill.ledger import run_on
 from hikeshi.site import Site, load, read_yaml
@@ -22,7 +23,7 @@ from tests.bench import gate
 from tests.drill.conftest import HIKESHI, SEED, hikeshi
 
 NAMED_S = 10
-FLOOD_S, CLIENT_RATE, NETWORK_RATE, NETWORK_OF = 12, 25, 3, 20
+FLOOD_S, CLIENT_RATE, NETWORK_RATE, NETWORK_OF = 12, 40, 3, 20
 BROWSER = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/120.0 Safari/537.36"
 FLOODER = (Path(__file__).parent / "flooder.py").read_text(encoding="utf-8")
 
@@ -143,9 +144,11 @@ def test_customers_a_surge_and_a_flood_behind_the_sorry_page_are_counted_to_the_
     # Named in time: who, how much over what, since when, what they asked for.
     began = min(item["began"] for item in flooded)
     accused = {item["name"]: item for told in watch.attacks for item in told["accused"]}
-    network = str(ipaddress.ip_network((attacker.network[0], 48), strict=False))
-    assert accused.keys() == {*attacker.clients, network}, watch.told
-    first = {name: min(told["heard"] for told in watch.attacks if name in str(told)) for name in accused}
+    network = flood.network_of(attacker.network[0])
+    named = {*attacker.clients, network}
+    # Two clients of one network may be over the network's limit a moment before each is over its own.
+    assert named <= accused.keys() <= {*named, flood.network_of(attacker.clients[0])}, watch.told
+    first = {name: min(told["heard"] for told in watch.attacks if name in str(told)) for name in named}
     assert all(at - began < NAMED_S for at in first.values()), (began, first)
     assert {item["path"] for item in accused.values()} == {"/catalogue/"}
     assert all(item["reasons"] and item["rate"] > item["limit"] for item in accused.values())

@@ -42,7 +42,7 @@ def test_every_byte_counts_and_nothing_is_written(host: Host) -> None:
 def test_data_is_carried_whole_and_what_stood_there_is_kept_once(host: Host) -> None:
     for _ in range(2):
         program(host, "carry_data", f"{DISKS}/from", f"{DISKS}/to", "/var/lib/shop", "before-x")
-        assert must(host, f"cat {DISKS}/to/var/lib/shop/orders") == "new"
-        assert must(host, f"stat --format=%u {DISKS}/to/var/lib/shop/orders") == "4711"
-        assert must(host, f"cat {DISKS}/to/var/lib/shop.before-x/orders") == "old"
+        assert must(host, f"cat {DISKS}/to/var/lib/shop/orders").strip() == "new"
+        assert must(host, f"stat --format=%u {DISKS}/to/var/lib/shop/orders").strip() == "4711"
+        assert must(host, f"cat {DISKS}/to/var/lib/shop.before-x/orders").strip() == "old"
         assert must(host, f"ls {DISKS}/to/var/lib").split() == ["shop", "shop.before-x"]
