@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from hikeshi import lock, look, probes, recover, runner, screen
 from hikeshi.drill import containers, customers, engine, faults, ledger, wheelhouse
 from hikeshi.drill.containers import State
-from hikeshi.errors import HikeshiError, MisconfiguredError, UsageError
+from hikeshi.errors import HikeshiError, MisconfiguredError, RefusedError, UsageError
 from hikeshi.files import remove_tree, write_private
 from hikeshi.recover import Recovery
 from hikeshi.site import (
@@ -120,13 +120,27 @@ def _up(release: str) -> tuple[Site, bool]:
         screen.say("keeping the built hosts as images")
         containers.keep_images(state)
     wait_until_green(site)
-    look.record(site)
+    _record(site)
     state.complete = True
     state.save()
     screen.say(
         f"practice site {prefix} is up after {time.monotonic() - began:.0f} s: {site.data.views['customer'].url}/"
     )
     return site, True
+
+
+def _record(site: Site) -> None:
+    """Record the baseline; a shop that has just started may lose one order to another, or be slow once."""
+    deadline = time.monotonic() + READY_WAIT_S
+    while True:
+        try:
+            look.record(site)
+        except RefusedError as problem:
+            if time.monotonic() > deadline:
+                raise
+            screen.say(f"looking again: {screen.safe(problem.message, 300)}")
+        else:
+            return
 
 
 def wait_until_green(site: Site) -> None:
