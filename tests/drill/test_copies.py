@@ -25,6 +25,8 @@ from tests.drill import copy_site
 from tests.drill.conftest import ALL
 from tests.drill.copy_site import INSTANCE, inside, left, status, told
 
+pytestmark = pytest.mark.long  # some twenty seconds each, of which an hour has no room for all
+
 # What a bench has of its own; the rest is the kernel's.
 MEMORY = {"/tmp", "/run", "/var/tmp"}  # noqa: S108
 GIVEN = {"/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/run/.containerenv"}
@@ -271,7 +273,6 @@ def killed(root: Path, verb: str, number: int) -> bool:
     return died.returncode == -9
 
 
-@pytest.mark.long
 def test_a_swap_killed_before_a_call_of_podman_goes_on(site: Site, root: Path, seed: int) -> None:
     """In the same direction, whoever comes next; the original is always there, and no order is lost."""
     copy = taken(site)
@@ -308,7 +309,6 @@ def status_of(machine: str) -> str:
 FROZEN, CALLS = range(6, 11), range(16)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("chosen", ["frozen", "any"])
 def test_killed_before_a_call_of_podman_it_is_made_anew(chosen: str, site: Site, root: Path, seed: int) -> None:
     before = left()
@@ -343,7 +343,6 @@ def database() -> str:
     return DATABASE
 
 
-@pytest.mark.long
 def test_the_database_must_open(
     root: Path, database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
