@@ -53,8 +53,8 @@ def about_of(data: Mapping[str, Any]) -> About:
 
 
 def closing(about: About) -> tuple[str, ...]:
-    """Return the steps of closing: without a drain the block comes first, and customers may meet a moment between."""
-    return ("drain", "wait", "block", "prove") if about.check == "http" else ("block", "wait", "prove")
+    """Return the steps of closing; where nothing can be drained, a host that is asked to drain blocks at once."""
+    return ("drain", "wait", "block", "prove") if about.check == "http" else ("drain", "wait", "prove")
 
 
 def opening(about: About) -> tuple[str, ...]:
@@ -350,11 +350,11 @@ def close(
 
 
 def _close(site: Site, done: Outcome, bounds: Mapping[str, Any]) -> None:
-    # Where the check is not http, and where the gate is closed already, a drain does nothing but look.
+    # Only the host knows how it is checked. A drain of what is closed does nothing but look.
     _step(site, SHOW, "drain", done, **bounds)
     patience = worst_seconds(done.balancer) + GRACE_S
-    was_closed = state_of(done.hosts) == "closed"
-    for step in closing(done.balancer)[1 if done.balancer.check == "http" else 0 :]:
+    was_closed = done.balancer.check == "http" and state_of(done.hosts) == "closed"
+    for step in closing(done.balancer)[1:]:
         if step == "block":
             _step(site, SHOW, "block", done, **bounds)
         elif step == "wait" and not was_closed:
