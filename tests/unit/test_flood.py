@@ -313,3 +313,10 @@ def test_a_second_watch_aside_ends_at_once(project: Project, monkeypatch: pytest
 def test_a_flood_of_before_does_not_make_the_next_one_usual() -> None:
     assert program.usual([5] * 57 + [900] * 3) == 5
     assert program.usual([3, 9, 4]) == 9  # of a short past nothing is left out
+
+
+def test_what_was_usual_is_said_only_where_there_is_a_past() -> None:
+    said = [Judge(past).add(Street(1).tick()).words for past in (USUAL, None)]
+    assert said == ["nothing unusual: 0 requests/s"] * 2
+    rushed = [Verdict("surge", 1, 90.0, past).words for past in (12.0, None)]
+    assert "up to 12 were usual before" in rushed[0] and "no past to compare with" in rushed[1]

@@ -114,7 +114,7 @@ class Verdict:
     kind: Literal["quiet", "surge", "attack"]
     at: int
     rate: float
-    usual: float
+    usual: float | None  # None: no past to compare with
     accused: tuple[Accused, ...] = ()
     surge: bool = False  # many customers come besides
     paths: tuple[tuple[str, float], ...] = ()  # what is asked for most, with its share
@@ -131,7 +131,8 @@ class Verdict:
     @property
     def words(self) -> str:
         """Say it in one sentence."""
-        before = f"{self.rate:.0f} requests/s, {self.usual:.0f} were the most before"
+        past = "there is no past to compare with" if self.usual is None else f"up to {self.usual:.0f} were usual before"
+        before = f"{self.rate:.0f} requests/s, {past}"
         if self.kind == "attack":
             who = ", ".join(f"{item.name} ({item.rate:.0f}/s)" for item in self.accused[:3])
             more = f" and {len(self.accused) - 3} more" if len(self.accused) > 3 else ""
@@ -168,7 +169,7 @@ class Judge:
         accused = self._accused(ticks, "client", rate)
         clients = {item.name for item in accused}
         accused += [item for item in self._accused(ticks, "network", rate) if not self._told(item, ticks, clients)]
-        usual = self.past.most if self.past else self.limits.all
+        usual = self.past.most if self.past else None
         limit = max(TIMES_ALL * self.past.most, LEAST_ALL) if self.past else self.limits.all
         ours = rate - sum(item.rate for item in accused)
         surge = ours > limit
@@ -213,7 +214,7 @@ class Judge:
             return limit, f"over the stated limit of {limit:.0f} (no past to compare with)"
         before = self.past.client if what == "client" else self.past.network
         times, least = (TIMES_CLIENT, LEAST_CLIENT) if what == "client" else (TIMES_NETWORK, LEAST_NETWORK)
-        return max(times * before, least), f"the busiest {what} before had {before:.1f}"
+        return max(times * before, least), f"the busiest {what} before usually had {before:.1f}"
 
     @staticmethod
     def _told(item: Accused, ticks: Sequence[Tick], clients: set[str]) -> bool:

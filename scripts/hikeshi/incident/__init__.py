@@ -47,7 +47,7 @@ its start, its outcome (done, failed, interrupted), its seconds, and why it fail
     count.start/.end      since, until, by, as typed; lines: what became of them, sides: lb, web → totals
     flood                 kind (attack, surge), at, rate, usual, surge, addresses, words, cure (proposed, not applied),
                           paths: [[path, share]], accused: [{what, name, rate, limit, basis, share, since, path,
-                          path_share, agent, addresses, reasons}]
+                          path_share, agent, addresses, reasons}]; usual is null without a past
     flood.over            kind, at
     watch.failed          why nobody watches for a flood behind the closed gate, for now
     lock.taken            owner: who died holding it
