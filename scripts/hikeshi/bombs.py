@@ -289,6 +289,20 @@ def _record(item: Result, jobs: Iterable[Job]) -> dict[str, Any]:
     return {**item.as_data(), **about}
 
 
+def to_be_held(jobs: Iterable[Job]) -> list[dict[str, Any]]:
+    """Return jobs as the journal tells of held ones, before they are: of a disk nobody can be asked afterwards."""
+    return [_record(Result(job.host, job.id, "held", due=job.next), [job]) for job in jobs]
+
+
+def note_held_on_disk(site: Site, host: str, jobs: Sequence[Mapping[str, Any]], recovery: int | None) -> None:
+    """Write that jobs are held on the disk from which a host runs now; `recovery` as in `hold_jobs`."""
+    before = held_open(site)
+    if before is not None and before.record.data.get("recovery") is None:
+        recovery = None
+    store.journal(site).append("jobs.held", {"jobs": [*jobs], "until": None}, host=host)
+    _note_open(site, f"{count(jobs)} held on the disk of {host}, from which it runs now", recovery)
+
+
 # Releasing
 
 

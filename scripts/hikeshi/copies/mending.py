@@ -7,9 +7,9 @@ from typing import Any
 from hikeshi.bombs import Result
 from hikeshi.copies.disk import DiskLook
 from hikeshi.copies.record import Copy
-from hikeshi.recover import Mended
 from hikeshi.schedule.job import Job
 from hikeshi.site import Site
+from hikeshi.steps import Mended
 from hikeshi.triage.drift import Drift
 
 

@@ -5,7 +5,7 @@ It is the only truth about how far a copy has come; the cloud is asked whether a
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -22,6 +22,8 @@ State = Literal["making", "made", "verified", "deleting"]
 WorkState = Literal["", "making", "ready", "open"]
 # sealing: the original is untouched · in: towards the mended disk · proven · back: towards the original.
 SwapState = Literal["sealing", "in", "proven", "back"]
+# up: its machine may be there, and is removed by the next call · passed, failed: what it proved of this very seal.
+RehearsalState = Literal["", "up", "passed", "failed"]
 
 
 class _Record(BaseModel):
@@ -68,6 +70,17 @@ class Swap(_Record):
     original: str = ""
     mended: str = ""
     carried: list[str] = []  # data that was taken along, on the way that `state` says
+    rehearsal: RehearsalState = ""
+    green: list[str] = []  # probes that passed on the original just before it was stopped
+
+
+class Repaired(_Record):
+    """What was done to the disk of a working copy since that was made; written before it is done."""
+
+    digests: dict[str, str]  # roles, playbooks, variables → digest of what it was done with
+    steps: list[dict[str, Any]] = []  # repair steps, in order, as a plan has them
+    holds: list[dict[str, Any]] = []  # jobs held there: host, id, due, does, runs, grave
+    passed: datetime | None = None  # when a rehearsal proved all of it
 
 
 class Copy(_Record):
@@ -85,6 +98,7 @@ class Copy(_Record):
     digest: str = ""  # of all of it
     checks: list[Check] = []
     work: WorkState = ""
+    repaired: Repaired | None = None
     swap: Swap | None = None
     asked: str = ""  # what a person was last asked to do by hand
     told: dict[str, str] = {}  # what a person did by hand, and what was said of it

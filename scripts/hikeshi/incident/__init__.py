@@ -41,8 +41,9 @@ its start, its outcome (done, failed, interrupted), its seconds, and why it fail
     jobs.start/.end       step (hold, release, run), count (start)
     jobs.held             until; jobs: [{host, id, result, why, due, missed, does, runs, grave: may do harm}]
     jobs.released         jobs: [{host, id, result, why, due, missed: it came due while it was held, and was not run}]
-    copy.start/.end       step (copy, verify, delete, work, throw-away, open, seal, swap-in, swap-back), copy: its id;
-                          checks: [{what, ok, words}], what was verified; removed_because
+    rescue.start/.end     check: nothing was to be changed; copy: its id, swapped; or replay: true
+    copy.start/.end       step (copy, verify, delete, work, throw-away, open, seal, rehearse, swap-in, swap-back), copy:
+                          its id; checks: [{what, ok, words}], what was verified; removed_because
     copy.told             copy, step, words: what a person did by hand
     count.start/.end      since, until, by, as typed; lines: what became of them, sides: lb, web → totals
     flood                 kind (attack, surge), at, rate, usual, surge, addresses, words, cure (proposed, not applied),
@@ -53,7 +54,7 @@ its start, its outcome (done, failed, interrupted), its seconds, and why it fail
     lock.taken            owner: who died holding it
     evidence.saved        units, why, evidence: blob of what save_evidence returned, unseen
     recovery.start/.end   check, plan; healthy, changed
-    stage.start/.end      recovery: seq of its start, stage, round
+    stage.start/.end      recovery: seq of its start, or of a rescue's by itself; stage, round, host, steps
     stage.skipped         recovery, stage, why
     run.start/.end        verb, playbook, check, folder; status, changed, files: name → SHA-256, returned: host → blob
     task                  run: seq of its start, role, task, outcome (changed, failed, unreachable), seconds, message
