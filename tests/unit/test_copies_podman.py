@@ -51,8 +51,8 @@ def test_a_machine_of_which_nobody_knows_how_it_was_made_is_not_swapped(words: l
 
 
 def test_a_rehearsal_is_in_no_network_and_has_no_disk_of_the_original() -> None:
-    words = ["--hostname", "web1", "--cap-add", "SYS_ADMIN", "--network=net:ip=10.0.0.11", "--publish", "127.0.0.1:1:22",
-             "-p81:80", "--volume", "a:/b", "-v", "c:/d", "--mount", "type=bind,src=/", "--label", "x=y",
+    words = ["--hostname", "web1", "--cap-add", "SYS_ADMIN", "--network=net:ip=10.0.0.11", "--publish", "1:22",
+             "--volume", "a:/b", "-v", "c:/d", "--mount", "type=bind,src=/", "--label", "x=y",
              "--no-hosts", "--systemd=always", "--mac-address=02:00:00:00:00:01", "--stop-timeout", "20"]  # fmt: skip
     kept = ["--hostname", "web1", "--cap-add", "SYS_ADMIN", "--no-hosts", "--systemd=always", "--stop-timeout", "20"]
     assert podman._untied(words) == kept
