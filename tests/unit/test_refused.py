@@ -12,9 +12,9 @@ import pytest
 from hikeshi import baseline, look, recover, runner
 from hikeshi.errors import ExitStatus, HikeshiError, UnreachableError
 from hikeshi.incident import store
+from hikeshi.repair import Mended
 from hikeshi.runner import Event
 from hikeshi.site import load
-from hikeshi.steps import Mended
 from hikeshi.triage import plan
 from tests.unit.commands import Runs, hikeshi, stopped
 from tests.unit.test_triage import HEALTHY

@@ -5,7 +5,7 @@ import pytest
 from hikeshi.drill import faults, practice
 from hikeshi.probes import ProbeResult
 from hikeshi.recover import Recovery
-from hikeshi.steps import Mended
+from hikeshi.repair import Mended
 from hikeshi.triage.findings import Step
 from hikeshi.triage.plan import Planned
 

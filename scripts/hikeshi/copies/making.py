@@ -70,7 +70,7 @@ class Outcome:
 
         check; made, removed: [id]; copies: [{id, host, instance, driver, state, at, expires, size: {files, bytes},
         digest, checks: [{what, ok, words}], data: [{name, path, held}], left_out, work, repaired:
-        {digests, steps, holds, passed} or null, swap: {state, rehearsal, …} or null, told}], the oldest
+        {digests, steps, passed} or null, swap: {state, rehearsal, …} or null, told}], the oldest
         first; estimates: [{host, instance, needed_bytes, free_bytes, cost, until}], before a copy is made; missing:
         [sentence], why it would be refused; unknown: [{copy_id, kind, name}].
         """

@@ -61,8 +61,7 @@ def state(copy: Copy) -> str:
             {"making": "working copy half made", "open": "its disk is open", "ready": "working copy"}[copy.work]
         )
     if copy.repaired:
-        steps, holds = len(copy.repaired.steps), len(copy.repaired.holds)
-        words.append(f"mended: {steps} steps, {holds} jobs held")
+        words.append(f"mended: {len(copy.repaired.steps)} steps")
     if copy.swap and copy.swap.rehearsal:
         words.append(
             {"up": "being rehearsed", "passed": "rehearsed", "failed": "its rehearsal failed"}[copy.swap.rehearsal]

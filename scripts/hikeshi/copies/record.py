@@ -3,6 +3,9 @@
 It is the only truth about how far a copy has come; the cloud is asked whether a thing is there, never what it means.
 """
 
+import json
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -79,7 +82,6 @@ class Repaired(_Record):
 
     digests: dict[str, str]  # roles, playbooks, variables → digest of what it was done with
     steps: list[dict[str, Any]] = []  # repair steps, in order, as a plan has them
-    holds: list[dict[str, Any]] = []  # jobs held there: host, id, due, does, runs, grave
     passed: datetime | None = None  # when a rehearsal proved all of it
 
 
@@ -131,9 +133,27 @@ def save(site: Site, copy: Copy) -> None:
 
 
 def forget(site: Site, copy: Copy) -> None:
-    """Take the file of a copy away; nothing of it is left at the cloud."""
+    """Take the files of a copy away; nothing of it is left at the cloud."""
+    forget_first(site, copy)
     (folder(site) / f"{copy.id}.json").unlink(missing_ok=True)
     sync_folder(folder(site))
+
+
+def first(site: Site, copy: Copy, state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the state that its working copy's disk had before anything was changed there: this one, the first time."""
+    path = folder(site) / f"{copy.id}.first"
+    with suppress(OSError, ValueError):
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(kept, dict) and isinstance(kept.get("facts"), dict) and isinstance(kept.get("texts"), dict):
+            return kept
+    with explained(f"what the disk of copy {copy.id} was like, in {shown(folder(site))},", folder(site)):
+        write_private(path, json.dumps(state))
+    return state
+
+
+def forget_first(site: Site, copy: Copy) -> None:
+    """Take away what is known of a working copy that is made anew."""
+    (folder(site) / f"{copy.id}.first").unlink(missing_ok=True)
 
 
 def read_all(site: Site, host: str = "") -> list[Copy]:

@@ -12,8 +12,8 @@ from hikeshi.copies import digests, record
 from hikeshi.copies.record import Copy, Repaired
 from hikeshi.errors import RefusedError, UnreachableError
 from hikeshi.incident import permissions, stages, store
+from hikeshi.repair import Mended
 from hikeshi.site import Site
-from hikeshi.steps import Mended
 from hikeshi.triage import findings as triage
 from hikeshi.triage.findings import Finding, Step
 from hikeshi.triage.plan import Plan, Planned
@@ -40,21 +40,17 @@ class Replay:
     def as_data(self) -> dict[str, Any]:
         """Return everything for `--json`.
 
-        site, host, copy: id of the copy on which it passed; steps: [step], as in a plan; mended: [{step, changed,
-        failed, seconds}], empty with --check; left: findings after it, as triage has them.
+        site, host, copy: id of the copy on which it passed; steps: [step], as in a plan; mended: as recover has its
+        steps, empty with --check; left: findings after it, as triage has them.
         """
         return {
             "site": self.site,
             "host": self.host,
             "copy": self.copy,
             "steps": [asdict(step) for step in self.steps],
-            "mended": [
-                {"step": asdict(item.planned.step), "changed": item.changed, "failed": item.failed,
-                 "seconds": round(item.seconds, 2)}
-                for item in self.mended
-            ],
+            "mended": [item.as_data() for item in self.mended],
             "left": [look.finding_data(item) for item in self.left],
-        }  # fmt: skip
+        }
 
 
 def replay(site: Site, host: str, *, ask: Ask, check: bool = False) -> Replay:

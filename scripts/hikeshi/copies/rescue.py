@@ -22,6 +22,7 @@ from hikeshi.incident.stages import Stages
 from hikeshi.probes import ProbeResult
 from hikeshi.schedule.job import Job
 from hikeshi.site import PermissionName, Site
+from hikeshi.triage.plan import Planned
 
 SETTLE_S = 60.0  # how long services may take after the swap until what was green is green again
 
@@ -99,7 +100,7 @@ def carry_out(
     if copy is None:
         copy = _copied(site, done, track, ask, again=again)
         done.copy = copy.id
-        _made_ready(site, done, copy, track, ask)
+        _made_ready(site, done, copy, track, ask, recovery)
         _may_stop(site, copy)
         _ask_to_swap(copy, ask)
     done.copy = copy.id
@@ -112,7 +113,6 @@ def carry_out(
         _back(site, copy, track, "a call before had begun that")
     _swapped_in(site, copy, track)
     _proven(site, done, copy, track)
-    _note_held(site, copy, recovery)
     swap.proven(site, copy)
     done.swapped = True
 
@@ -137,11 +137,11 @@ def _sealed(copy: Copy) -> bool:
     return copy.swap is not None and bool(copy.swap.mended) and copy.swap.rehearsal != "failed"
 
 
-def _made_ready(site: Site, done: Rescue, copy: Copy, track: Stages, ask: Ask) -> None:
+def _made_ready(site: Site, done: Rescue, copy: Copy, track: Stages, ask: Ask, recovery: int | None) -> None:
     """Take a verified copy to a sealed and rehearsed disk."""
     rehearsal.clear(site, copy)
     if not _sealed(copy):
-        _mend(site, done, copy, track, ask)
+        _mend(site, done, copy, track, ask, recovery)
         with track.stage("seal the disk", host=copy.host):
             swap.seal(site, copy)
     else:
@@ -168,7 +168,7 @@ def _made_ready(site: Site, done: Rescue, copy: Copy, track: Stages, ask: Ask) -
         record.save(site, copy)
 
 
-def _mend(site: Site, done: Rescue, copy: Copy, track: Stages, ask: Ask) -> None:
+def _mend(site: Site, done: Rescue, copy: Copy, track: Stages, ask: Ask, recovery: int | None) -> None:
     """Judge the disk, ask, hold what would go off, mend."""
     with_what = digests.of(site)
     if copy.repaired and copy.repaired.digests != with_what:
@@ -188,12 +188,12 @@ def _mend(site: Site, done: Rescue, copy: Copy, track: Stages, ask: Ask) -> None
     told += [f"hold {job.id}: {job.does}" for job in holds]
     if not ask(told, "Mend the copy? Nothing of the original is changed."):
         raise RefusedError("the copy was not mended: that was not approved.", f"hikeshi rescue {copy.host} --yes")
-    if holds and not permissions.used_for(store.journal(site).records(), "hold-jobs", copy.id):
-        permissions.require(site, "hold-jobs", f"hold {bombs.count(holds)} on the disk of {copy.id}")
-    _will_repair(site, copy, with_what, look.plan.steps, bombs.to_be_held(holds))
+    _will_repair(site, copy, with_what, look.plan.steps)
     with track.stage("mend the copy", host=copy.host, steps=[item.step.words for item in look.plan.steps]) as action:
-        done.mended = mending.mend(site, copy, look, holds=holds)
-        _will_repair(site, copy, with_what, [item.planned for item in done.mended.steps], [])
+        done.mended = mending.mend(site, copy, look, holds=holds, recovery=recovery)
+        took = done.mended.steps
+        _will_repair(site, copy, with_what, [item.planned for item in took if not item.failed])
+        _did_not_pass(site, copy, [item.planned for item in took if item.failed])
         if lost := [f"{item.id}: {item.why}" for item in done.mended.held if item.failed]:
             action.failed("; ".join(lost)[:2000])
     for item in done.mended.difference:
@@ -225,17 +225,22 @@ def _holds(site: Site, look: DiskLook, track: Stages) -> list[Job]:
     return jobs
 
 
-def _will_repair(
-    site: Site, copy: Copy, digests: Mapping[str, str], planned: Sequence[Any], holds: Sequence[dict[str, Any]]
-) -> None:
+def _will_repair(site: Site, copy: Copy, with_what: Mapping[str, str], planned: Sequence[Planned]) -> None:
     """Write what is done to the disk, each step once: a killed call leaves no step that a replay would not know."""
-    kept = copy.repaired or Repaired(digests=dict(digests))
+    kept = copy.repaired or Repaired(digests=dict(with_what))
     steps = [*kept.steps, *(asdict(item.step) for item in planned)]
     unique = [step for number, step in enumerate(steps) if step not in steps[:number]]
-    known = {(item.get("host"), item.get("id")) for item in holds}
-    others = [item for item in kept.holds if (item.get("host"), item.get("id")) not in known]
-    copy.repaired = kept.model_copy(update={"steps": unique, "holds": [*others, *holds], "passed": None})
+    copy.repaired = kept.model_copy(update={"steps": unique, "passed": None})
     record.save(site, copy)
+
+
+def _did_not_pass(site: Site, copy: Copy, failed: Sequence[Planned]) -> None:
+    """Take steps that failed off what may be replayed."""
+    if copy.repaired and failed:
+        lost = [asdict(item.step) for item in failed]
+        kept = [step for step in copy.repaired.steps if step not in lost]
+        copy.repaired = copy.repaired.model_copy(update={"steps": kept})
+        record.save(site, copy)
 
 
 # The swap
@@ -315,12 +320,6 @@ def _back(site: Site, copy: Copy, track: Stages, why: str) -> None:
         f"{copy.host} runs from its original again, because its mended disk did not prove itself: {why}",
         f"hikeshi rescue {copy.host} --site {site.name} --again copies anew; hikeshi copy --list shows what is there",
     )
-
-
-def _note_held(site: Site, copy: Copy, recovery: int | None) -> None:
-    """Write which jobs are held on the disk that runs now, so that somebody puts them back."""
-    if copy.repaired and copy.repaired.holds:
-        bombs.note_held_on_disk(site, copy.host, copy.repaired.holds, recovery)
 
 
 # What would be done

@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any, Literal
 
@@ -104,15 +104,30 @@ def effect_of_risk(subject: Evidence) -> Effect:
 Rule = Callable[[Evidence], Iterator[Finding]]
 
 
-def all_rules() -> list[Rule]:
-    """Return every rule: the function `find` of every module in `triage/rules/`, by name."""
+def all_rules(*, on_disk: bool = False) -> list[Rule]:
+    """Return every rule: the function `find` of every module in `triage/rules/`, by name.
+
+    With `on_disk` only those that can judge a disk whose system does not run: their modules say `ON_DISK = True`.
+    """
     names = sorted(module.name for module in pkgutil.iter_modules(rules.__path__))
-    return [importlib.import_module(f"{rules.__name__}.{name}").find for name in names]
+    modules = [importlib.import_module(f"{rules.__name__}.{name}") for name in names]
+    return [module.find for module in modules if not on_disk or getattr(module, "ON_DISK", False)]
 
 
 def judge(evidence: Mapping[str, Evidence]) -> list[Finding]:
     """Return the findings on all hosts, worst first, then by host and subject. Deterministic."""
     return ordered([finding for host in sorted(evidence) for rule in all_rules() for finding in rule(evidence[host])])
+
+
+def judge_disk(evidence: Mapping[str, Evidence]) -> list[Finding]:
+    """Return the findings on disks whose systems do not run; of each remedy, the steps that a disk takes."""
+    found = [
+        replace(finding, remedy=tuple(step for step in finding.remedy if step.kind == "disk"))
+        for host in sorted(evidence)
+        for rule in all_rules(on_disk=True)
+        for finding in rule(evidence[host])
+    ]
+    return ordered(found)
 
 
 def ordered(found: Iterable[Finding]) -> list[Finding]:
