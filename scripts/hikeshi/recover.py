@@ -165,7 +165,8 @@ class Recovery:
 def mend(site: Site, plan: Plan, *, check: bool) -> list[Mended]:
     """Carry out a plan in one play; return what each step did."""
     # One play takes a host's disk steps, then its live steps: they say which step of the plan begins.
-    variables = {**plan.extra_variables(), "file_restore_texts": str(baseline.folder(site) / "texts")}
+    texts = str(baseline.folder(site) / "texts")
+    variables = {**plan.extra_variables(), "file_restore_texts": texts, "remote_access_texts": texts}
     windows: dict[int, list[Event]] = {}
     current: dict[str, int] = {}
 
@@ -249,7 +250,7 @@ def _look(site: Site, done: Recovery) -> list[Finding]:
     looked = look.evidence(site, against=done.against, state=done.against is not None)
     done.evidence, done.refused = looked.hosts, looked.refused
     done.agenda = done.agenda or looked.agenda
-    found = triage.judge(done.evidence)
+    found = triage.judge(done.evidence, done.against.hosts if done.against else None)
     done.unseen, done.kept = triage.unreadable(done.evidence), additions.find(done.evidence)
     if done.against:
         done.drift, _ = look.drifted(done.against, done.evidence)
