@@ -19,7 +19,9 @@ def find(evidence: Evidence) -> Iterator[Finding]:
     for subject in login.owners(evidence):
         files: dict[str, list[Line]] = {}
         for line in evidence["way_in"]["modules"]:
-            if login.stops_login(line["control"]):
+            # A line that is passed over when it says yes lets nobody pass by what denies everybody after it.
+            jumps = line["control"].startswith("[success=") and login.kept_text(evidence, line["file"])
+            if jumps or login.stops_login(line["control"]):
                 files.setdefault(line["file"], []).append(line)
         for file, lines in files.items():
             names = ", ".join(dict.fromkeys(line["name"] for line in lines))
