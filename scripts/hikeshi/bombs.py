@@ -238,6 +238,34 @@ def hold_jobs(
             action.failed("; ".join([*lost, *(item.problem.message for item in done.refused), *done.wrong])[:2000])
 
 
+def hold_on_disk(
+    site: Site, copy_id: str, seen: Agenda, jobs: Sequence[Job],
+    call: Callable[[Sequence[Sequence[str]]], Sequence[Any]], recovery: int | None = None,
+) -> list[Result]:  # fmt: skip
+    """Hold jobs on the disk of a copy, before it boots, with the customer's permission; the journal is told as ever.
+
+    `call` has the program that holds make its calls there. Nothing is saved before: the copy itself keeps all of it. No
+    reboot is refused, for nothing runs. A copy that was begun with is gone on with by the same permission.
+    """
+    if not permissions.used_for(store.journal(site).records(), "hold-jobs", copy_id):
+        permissions.require(site, "hold-jobs", f"{_action(jobs)}, on the disk of copy {copy_id}")
+    journal, hosts = store.journal(site), ", ".join(sorted({job.host for job in jobs}))
+    with journal.action("jobs", {"step": "hold", "count": len(jobs)}) as action:
+        action.data["step"] = "hold"
+        where = f"on the disk of copy {copy_id} of {hosts}, as soon as that runs"
+        _note_open(site, f"jobs are being held {where}", recovery)
+        words = [_told(job.id, job.next) for job in sorted(jobs, key=lambda job: _ORDER.index(job.kind))]
+        results = [item for told in call([["hold", *words]]) for item in _results(hosts, told)]
+        journal.append(
+            "jobs.held", {"jobs": [_record(item, jobs) for item in results], "until": clock.write(seen.until)}
+        )
+        took = [item for item in results if item.result in ("held", "already held")]
+        _note_open(site, f"{len(took) + len(seen.standing)} jobs are held {where}", recovery)
+        if lost := [f"{item.id}: {item.result}: {item.why}" for item in results if item not in took]:
+            action.failed("; ".join(lost)[:2000])
+    return results
+
+
 def _refuse_unallowed(site: Site, jobs: Sequence[Job]) -> None:
     """Refuse, saying what to ask the customer, before anybody is asked anything; uses nothing up."""
     permissions.take_over_standing(site, store.journal(site))

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from hikeshi import baseline, lock, look, probes, runner, screen
+from hikeshi import baseline, lock, look, probes, repair, runner, screen
 from hikeshi.baseline import Baseline
 from hikeshi.errors import HikeshiError, RefusedError
 from hikeshi.incident import permissions, show, stages, store
@@ -21,7 +21,8 @@ from hikeshi.look import Evidence, Refused
 from hikeshi.probes import ProbeResult
 from hikeshi.recovery_gate import Gate
 from hikeshi.recovery_jobs import Jobs
-from hikeshi.runner import Event, RunResult
+from hikeshi.repair import ROUNDS, Mended
+from hikeshi.runner import RunResult
 from hikeshi.schedule.agenda import Agenda
 from hikeshi.schedule.job import Job
 from hikeshi.site import Site
@@ -37,24 +38,12 @@ from hikeshi.triage.restore import Restoration
 # Asked before the first change: the plan, or in words the differences that would be tried one by one; whether customers
 # see the sorry page meanwhile; and the scheduled jobs that are held meanwhile.
 Approve = Callable[[Plan, Sequence[str], bool, Sequence[Job]], bool]
-ROUNDS = 4  # a repair can bring to light what it hid: a mounted volume its own wrong modes, a started service the next
 ABANDONED_WAIT_S = 60  # how long the leftovers of a killed run may take to end by themselves
 MOST_RESTORED = 12  # differences from the baseline that are tried, some 15 s each
 TAKEN_BACK = "that did not help, and was taken back"
 STAYS = "that did not help; it stays, and hurts nobody"
 STUCK = "that did not help, and could not be taken back: look at the host"
 SETTLE_S = 20  # how long services and load balancer may take to be green after the last step
-
-
-@dataclass(frozen=True)
-class Mended:
-    """One step that was carried out: how long it took, whether it changed anything, which difference it put back."""
-
-    planned: Planned
-    changed: bool
-    failed: bool
-    seconds: float
-    restored: str = ""
 
 
 @dataclass
@@ -136,17 +125,7 @@ class Recovery:
             "probes_before": [asdict(item) for item in self.before],
             "findings": [look.finding_data(item) for item in self.found],
             "plan": look.plan_data(self.proposed),
-            "steps": [
-                {
-                    **asdict(item.planned.step),
-                    "findings": [finding.id for finding in item.planned.findings],
-                    "subjects": sorted({finding.subject for finding in item.planned.findings} | {item.restored} - {""}),
-                    "changed": item.changed,
-                    "failed": item.failed,
-                    "seconds": round(item.seconds, 2),
-                }
-                for item in self.mended
-            ],
+            "steps": [item.as_data() for item in self.mended],
             "left": [look.finding_data(item) for item in self.left],
             "refused": [item.as_data() for item in self.refused],
             "unseen": self.unseen,
@@ -163,37 +142,10 @@ class Recovery:
 
 
 def mend(site: Site, plan: Plan, *, check: bool) -> list[Mended]:
-    """Carry out a plan in one play; return what each step did."""
-    # One play takes a host's disk steps, then its live steps: they say which step of the plan begins.
-    texts = str(baseline.folder(site) / "texts")
-    variables = {**plan.extra_variables(), "file_restore_texts": texts, "remote_access_texts": texts}
-    windows: dict[int, list[Event]] = {}
-    current: dict[str, int] = {}
-
-    with screen.run_progress(f"mending: {len(plan.steps)} steps") as progress:
-
-        def listen(event: Event) -> None:
-            if event.step is not None and current.get(event.host) != event.step:
-                number = current[event.host] = event.step
-                screen.step_line(number + 1, len(plan.steps), plan.steps[number].step)
-            if event.host in current:
-                windows.setdefault(current[event.host], []).append(event)
-            progress(event)
-
-        result = runner.run(site, "recover-site.yml", verb="recover", extra=variables, check=check, listen=listen)
+    """Carry out a plan on the site's hosts in one play; return what each step did."""
+    done, result = repair.take(site, plan, "recover-site.yml", verb="recover", check=check)
     if result.failures:
         explain(site, result, f"hikeshi recover --site {site.name} --plan")
-    done: list[Mended] = []
-    for number, planned in enumerate(plan.steps):
-        events = windows.get(number, [])
-        done.append(
-            Mended(
-                planned,
-                changed=any(event.outcome == "changed" for event in events),
-                failed=not events or any(event.outcome in ("failed", "unreachable") for event in events),
-                seconds=sum(event.seconds for event in events),
-            )
-        )
     return done
 
 

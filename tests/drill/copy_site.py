@@ -72,7 +72,7 @@ def write_site(root: Path, **copy: Any) -> None:
     site = {
         "title": "Copied shop",
         "views": {"customer": {"url": "http://127.0.0.1:1"}, "direct": {"url": "http://127.0.0.1:1"}},
-        "permissions": {"copy": allowed, "reboot": allowed},
+        "permissions": {"copy": allowed, "hold-jobs": allowed, "reboot": allowed},
         "copy": {"driver": "podman", "instances": {"web1": INSTANCE}, "bench": engine.base_image(),
                  "settings": settings if Path(settings).exists() else "", **copy},
     }  # fmt: skip

@@ -81,7 +81,14 @@ def look(root: Path) -> dict[str, Any]:
     if os.geteuid() != 0:
         pytest.skip("who owns what is the point, and only root can make it")
     assert collector.unseen == []
-    return {"host": "web1", "at": float(NOW * DAY), "subjects": [SUBJECT], "way_in": told}
+    others = ("units", "paths", "mounts", "trees", "configs", "locks")  # are looked at in tests of their own
+    return {
+        "host": "web1",
+        "at": float(NOW * DAY),
+        "subjects": [SUBJECT],
+        "way_in": told,
+        **{key: {} for key in others},
+    }
 
 
 def found(root: Path, healthy: dict[str, Any] | None = None, **more: Any) -> dict[str, list[str]]:
@@ -298,7 +305,7 @@ def test_mount_without_which_a_boot_fails(disk: Disk) -> None:
     text = "[Mount]\nWhat=/srv/old-disk\nWhere=/mnt/old\nType=none\nOptions=bind\n"
     root = disk({f"{UNITS}/{unit}": text}, {link: unit})
     step = f"boot_link link=/{UNITS}/{link}"
-    known = {"facts": {f"unit:{unit}": {}}, "texts": {}}
+    known: dict[str, Any] = {"facts": {f"unit:{unit}": {}}, "texts": {}}
     assert found(root) == found(root, known) == {f"unit:{unit}": [step]}
     (root / "srv" / "old-disk").mkdir(parents=True)
     assert found(root) == found(root, known) == {}

@@ -49,7 +49,8 @@ Collecting is dumb: it says what is there, never what it means. Schema 1 of the 
     errors     last lines of priority err and worse since boot
     way_in     what decides whether anybody gets in, described in module_utils/hikeshi_way_in.py
     state      {facts, texts}, described in module_utils/hikeshi_state.py, only where it was asked for; of a disk that
-               is mounted at `root`, schema, host, at, subjects, way_in, state, programs and unseen are all that is told
+               is mounted at `root`, way_in, state, programs, unseen and what module_utils/hikeshi_disk.py names are all
+               that is told
     programs   name → what a program of another role told, as JSON, only where it was asked (see the action plugin);
                null where it told nothing; of a disk it is told the root, too
     additions  [{kind, name, more}]: what neither a role nor a Debian package put there, at most 100: a file or a link
@@ -287,28 +288,21 @@ class Collector:
             name = test.split()[0]
             done = self.apart(*test.split(), source=test)
             if done:
-                told = done[2] or done[1]
-                # sshd warns of what it no longer knows, and goes on.
-                words = [line for line in lines(told) if "Deprecated option" not in line]
-                message = next((line for line in words if "[emerg]" in line or "[ALERT]" in line), "".join(words[:1]))
-                # nginx: the place ends the message, which may quote a file's text before it, in several lines.
-                place = re.search(r"(?ms).* in (/[^\n]+?):\d+$", told[max(told.find("[emerg]"), 0) :])
-                # sshd: it begins the message.
-                place = place or re.match(r"(/[^\n]+?):? line \d+: ", message)
+                message, file, _ = configuration(done[2] or done[1])
                 found[name] = {
-                    "ok": done[0] == 0, "message": message, "file": place[1] if place else "",
+                    "ok": done[0] == 0, "message": message, "file": file,
                     "unresolved": self.unresolved(message),
                 }  # fmt: skip
         return found
 
     def unresolved(self, message):
         """Return the host that nginx did not find and what the resolver says of it; None when it is not about one."""
-        said = re.search(r'\[emerg\] [\d#: ]*host not found in (?:[A-Za-z]+ )*(?:"([^"/:?\s]+)[^"]*")?', message)
-        if said is None:
+        name = configuration(message)[2]
+        if name is None:
             return None
-        told = self.command("python3", "-c", RESOLVE, said[1], source=f"name {said[1]}") if said[1] else None
+        told = self.command("python3", "-c", RESOLVE, name, source=f"name {name}") if name else None
         code = re.fullmatch(r"(-?\d{1,4})\n", told[1]) if told else None
-        return {"name": said[1] or "", "code": int(code[1]) if code else None}
+        return {"name": name, "code": int(code[1]) if code else None}
 
     def errors(self):
         """Return the last error lines of the journal since boot."""
@@ -862,6 +856,22 @@ def verified(told):
     return sorted(found, key=lambda item: (item["conffile"], order.index(item["what"]), item["path"]))
 
 
+def configuration(told):
+    """Return what a service's test of its configuration says: its message, and which file it is about, "" for none.
+
+    And the host that nginx did not find: "" where it does not name it, None when it is not about one.
+    """
+    # sshd warns of what it no longer knows, and goes on.
+    words = [line for line in lines(told) if "Deprecated option" not in line]
+    message = next((line for line in words if "[emerg]" in line or "[ALERT]" in line), "".join(words[:1]))
+    # nginx: the place ends the message, which may quote a file's text before it, in several lines.
+    place = re.search(r"(?ms).* in (/[^\n]+?):\d+$", told[max(told.find("[emerg]"), 0) :])
+    # sshd: it begins the message.
+    place = place or re.match(r"(/[^\n]+?):? line \d+: ", message)
+    lost = re.search(r'\[emerg\] [\d#: ]*host not found in (?:[A-Za-z]+ )*(?:"([^"/:?\s]+)[^"]*")?', message)
+    return message, place[1] if place else "", (lost[1] or "") if lost else None
+
+
 def lines(text):
     """Return the non-empty lines of a text, each cut at LINE_LIMIT characters."""
     return [line[:LINE_LIMIT] for line in text.splitlines() if line.strip()]
@@ -1062,7 +1072,7 @@ def collect(collector, subjects, reader):
 
 def main():
     """Ansible's entry point."""
-    from ansible.module_utils import hikeshi_state, hikeshi_way_in
+    from ansible.module_utils import hikeshi_disk, hikeshi_state, hikeshi_way_in
     from ansible.module_utils.basic import AnsibleModule
 
     words = {"type": "list", "elements": "str", "default": []}
@@ -1102,6 +1112,9 @@ def main():
         evidence["verify"] = collector.verify()
     if state:
         evidence["state"] = hikeshi_state.collect(collector, **state, subjects=subjects, root=root)
+    if not live:
+        whole = hikeshi_state.State(collector, state["key"], (), (), False, subjects, root)
+        evidence |= hikeshi_disk.collect(whole, hikeshi_state, subjects, evidence["state"]["facts"])
     unseen = collector.unseen
     evidence["unseen"] = [item for number, item in enumerate(unseen) if item not in unseen[:number]]
     module.exit_json(changed=False, hikeshi=evidence)

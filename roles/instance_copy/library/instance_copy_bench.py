@@ -1,5 +1,8 @@
 #!/usr/bin/python
-"""Refuse to go on unless this is a bench: no way out, no power but over files, the disk of a copy mounted safely."""
+"""Refuse to go on unless this is a bench: no way out, no power but over files, the disk of a copy mounted safely.
+
+Within the disk, where its root is / and its own programs run, none of them may gain powers.
+"""
 
 import os
 import re
@@ -16,11 +19,14 @@ def reasons(root):
     """Return why this is no bench for the disk at `root`."""
     found = [f"it has the network interface {name}" for name in sorted(os.listdir(INTERFACES)) if name != "lo"]
     with open(STATUS, encoding="ascii") as handle:
-        for kind, powers in re.findall(r"^Cap(Eff|Bnd):\s*([0-9a-f]+)$", handle.read(), re.MULTILINE):
-            if int(powers, 16) & ~FILE_POWERS:
-                found.append(f"its root may do more than files need (Cap{kind} {powers})")
+        status = handle.read()
+    for kind, powers in re.findall(r"^Cap(Eff|Bnd):\s*([0-9a-f]+)$", status, re.MULTILINE):
+        if int(powers, 16) & ~FILE_POWERS:
+            found.append(f"its root may do more than files need (Cap{kind} {powers})")
     with open(MOUNTS, encoding="utf-8", errors="replace") as handle:
         mounts = {line.split()[1]: line.split()[3].split(",") for line in handle}
+    if root == "/":  # the disk's own programs run: no setuid helps them
+        return found + ["programs may gain powers"] * (not re.search(r"(?m)^NoNewPrivs:\s*1$", status))
     if root not in mounts:
         found.append(f"no disk is mounted at {root}")
     found += [f"{root} is mounted without {word}" for word in OPTIONS if word not in mounts.get(root, OPTIONS)]

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import NoReturn
 
-from hikeshi.copies.driver import AskedError, Bench, Found, Space, Verified
+from hikeshi.copies.driver import AskedError, Found, Space, Verified
 from hikeshi.copies.record import Check, Copy, Taken
 from hikeshi.errors import RefusedError
 
@@ -122,12 +123,20 @@ class ByHand:
         """Ask for a working copy."""
         self._told(copy, "work")
 
-    def open(self, copy: Copy) -> Bench:
+    def open(self, copy: Copy) -> NoReturn:
         """Ask for the work on the disk itself."""
         raise RefusedError(
             f"the disk of {copy.id} is open to you, not to hikeshi: {self._told(copy, 'open')}",
             f"hikeshi copy --list --site {self.site}",
         )
+
+    def within(self, copy: Copy) -> NoReturn:
+        """Ask for the work on the disk itself."""
+        self.open(copy)
+
+    def test(self, copy: Copy, script: str, seconds: int) -> NoReturn:
+        """Ask for the work on the disk itself."""
+        self.open(copy)
 
     def close(self, copy: Copy) -> None:
         """Ask for the bench to be removed, where there is one."""

@@ -9,6 +9,7 @@ one.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -56,8 +57,9 @@ class Verified:
 class Bench:
     """Where the disk of a working copy can be worked on: a machine with nothing of its own, and the disk at `root`.
 
-    `variables` make Ansible reach it. None of the copy's programs runs there unless somebody starts it, and what then
-    runs has a network, a process table and a file system of its own, and no power over the controller.
+    `variables` make Ansible reach it. None of the copy's programs runs there; where `root` is / they do, for there the
+    disk is the root of all that runs. What runs has a network, a process table and a file system of its own, and no
+    power over the controller; no call of it may last for ever or say without end.
     """
 
     variables: dict[str, Any]
@@ -93,6 +95,18 @@ class Driver(Protocol):
 
     def open(self, copy: Copy) -> Bench:
         """Attach the working copy's disks to a bench; a bench that stands already is replaced."""
+
+    def within(self, copy: Copy) -> AbstractContextManager[Bench]:
+        """While the disk is open: run tasks with the disk as their root, by its own shell and python3.
+
+        systemctl is told that no system runs (SYSTEMD_OFFLINE); /run and /tmp are memory. Nothing runs on afterwards.
+        """
+
+    def test(self, copy: Copy, script: str, seconds: int) -> tuple[int, str]:
+        """While the disk is open: run a shell script in the same way, but that nothing of what it writes stays.
+
+        Return exit status, and output with errors, cut where there is no end of it.
+        """
 
     def close(self, copy: Copy) -> None:
         """Remove the bench; the disks stay as they are."""

@@ -3,14 +3,17 @@
 A copy is an image of the container's file system and a volume for each of its volumes, of one moment while it is
 frozen. A working copy is a container of that image that is never started, with volumes of its own; the mended machine
 is a container of the working copy's file system, created as the original was, so with its addresses, ports and volumes.
+Within the disk another container runs, whose root it is; nothing of the image is its, and nothing of this machine.
 """
 
 import importlib.util
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -44,6 +47,12 @@ APART = (
     "--log-driver", "none",
 )  # fmt: skip
 FILE_POWERS = "CHOWN,DAC_OVERRIDE,FOWNER,FSETID"
+# Within the disk the copy's own programs run. Its /dev is of nodes of our own: those that a container with users of its
+# own is given else are this machine's, and whoever is root there may change their modes.
+NODES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9)}
+PLAIN = ("/etc", "/proc", "/sys", "/dev", "/run", "/tmp")  # noqa: S108 (of a copy): where podman mounts something
+WITHIN_S, CALL_S, SAID_MOST = 3600, 300, 4 << 20
+ROOM_LEAST, ROOM_LOOK_S = ROOM_LEFT // 2, 0.25
 SAFE = "nosuid,nodev,noexec"
 MEMORY = "/tmp"  # noqa: S108 (a container's own)
 
@@ -342,22 +351,125 @@ class Podman:
             words += ["--volume", f"{self.volume(copy, disk, 'work')}:{place}:{SAFE}"]
         self._podman("run", "--detach", "--rm", "--name", bench, *APART, "--cap-add", FILE_POWERS, "--read-only",
                      *self.marks(copy), *words, self._bench_image(), "sleep", str(BENCH_S))  # fmt: skip
-        return Bench(
-            {
-                "ansible_connection": "containers.podman.podman",
-                "ansible_host": bench,
-                "ansible_user": "root",
-                "ansible_become": False,
-                "ansible_remote_tmp": f"{MEMORY}/.ansible",
-                "ansible_python_interpreter": "/usr/bin/python3",
-            },
-            "/disk",
-            notes,
-        )
+        return Bench(self._reached_by(bench), "/disk", notes)
+
+    def _reached_by(self, container: str, **more: Any) -> dict[str, Any]:
+        """Return the variables with which Ansible runs its tasks in a container."""
+        settings = ("env", f"CONTAINERS_CONF={self.data.settings}") if self.data.settings else ()
+        return {
+            "ansible_connection": "bench",
+            "ansible_bench_command": [*settings, *self._words("exec", "--interactive", "--user", "0:0", container)],
+            "ansible_host": container,
+            "ansible_user": "root",
+            "ansible_become": False,
+            "ansible_pipelining": True,
+            "ansible_remote_tmp": f"{MEMORY}/.ansible",
+            "ansible_python_interpreter": "/usr/bin/python3",
+            **more,
+        }
+
+    @contextmanager
+    def within(self, copy: Copy) -> Iterator[Bench]:
+        """Run a container whose root is the disk itself, on which whoever holds it has a bench as well."""
+        name = self.container(copy, "within")
+        self._gone("container", name)
+        self._podman("run", "--detach", "--rm", "--name", name, "--timeout", str(WITHIN_S), "--cap-add", FILE_POWERS,
+                     *self._as_root(copy), "/bin/sleep", str(WITHIN_S))  # fmt: skip
+        with self._room_watched(name):
+            try:
+                yield Bench(self._reached_by(name, ansible_bench_seconds=CALL_S, ansible_bench_bytes=SAID_MOST), "/")
+            finally:
+                self._gone("container", name)
+
+    def test(self, copy: Copy, script: str, seconds: int) -> tuple[int, str]:
+        """Run a script with the copy's own programs, on a layer over the disk that is thrown away."""
+        name = self.container(copy, "test")
+        self._gone("container", name)
+        words = ("run", "--rm", "--name", name, "--timeout", str(seconds), "--cap-add", FILE_POWERS,
+                 *self._as_root(copy, ":O"), "/bin/sh", "-c", script)  # fmt: skip
+        try:
+            with self._room_watched(name):
+                return self._hear(*words, seconds=seconds)
+        finally:
+            self._gone("container", name)
+
+    def _hear(self, *arguments: str, seconds: int) -> tuple[int, str]:
+        """Run podman for a copy's own programs, which may say anything; return exit status and what was said."""
+        with subprocess.Popen(
+            self._words(*arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env=self._environment(),
+        ) as process:  # fmt: skip
+            late = threading.Timer(seconds, process.kill)
+            late.start()
+            try:
+                assert process.stdout  # noqa: S101 (it is a pipe)
+                told = process.stdout.read(SAID_MOST)
+                if len(told) == SAID_MOST:
+                    process.kill()
+                process.wait()
+            except BaseException:
+                process.kill()
+                raise
+            finally:
+                late.cancel()
+        return process.returncode, told.decode(errors="backslashreplace")
+
+    def _as_root(self, copy: Copy, layer: str = "") -> Sequence[str]:
+        """Return podman's words for a container whose root is the working copy's disk, or a layer over it."""
+        tree = Path(self._podman("mount", self.container(copy, "work")))
+        if odd := [place for place in PLAIN if not _plain_folder(tree, place)]:
+            raise RefusedError(
+                f"{odd[0]} on the disk of {copy.id} is no directory, or a link: nothing of the disk is run.",
+                "put that right on the bench; or mend this host from what its baseline and its code say",
+            )
+        words = [*APART, "--passwd=false", "--systemd", "false", "--tmpfs", f"{MEMORY}:mode=1777",
+                 "--tmpfs", "/run", "--env", "SYSTEMD_OFFLINE=1", *self.marks(copy)]  # fmt: skip
+        words += ["--volume", f"{self._devices(copy)}:/dev:ro,dev,nosuid,noexec,nocopy"]
+        how = "nosuid,nodev,nocopy" + (",ro" if layer else "")
+        for disk in copy.taken.disks if copy.taken else ():
+            if _plain_folder(tree, disk.path):
+                words += ["--volume", f"{self.volume(copy, disk, 'work')}:{disk.path}:{how}"]
+        return [*words, "--rootfs", f"{tree}{layer}"]
+
+    def _devices(self, copy: Copy) -> str:
+        """Return the name of a volume with what a container must find in /dev."""
+        name = self.container(copy, "dev")
+        if self._inspect("volume", name) is None:
+            self._podman("volume", "create", *self.marks(copy), name)
+        place = Path(self._podman("volume", "inspect", "--format", "{{.Mountpoint}}", name))
+        for folder in ("pts", "shm", "mqueue"):
+            (place / folder).mkdir(exist_ok=True)
+        for node, (major, minor) in NODES.items():
+            with suppress(FileExistsError):
+                os.mknod(place / node, stat.S_IFCHR | 0o666, os.makedev(major, minor))
+            (place / node).chmod(0o666)
+        with suppress(FileExistsError):
+            (place / "fd").symlink_to("/proc/self/fd")
+        return name
+
+    @contextmanager
+    def _room_watched(self, container: str) -> Iterator[None]:
+        """End a container that would fill the disk of this machine."""
+        root, done = self._podman("info", "--format", "{{.Store.GraphRoot}}"), threading.Event()
+
+        def watch() -> None:
+            while not done.wait(ROOM_LOOK_S):
+                if shutil.disk_usage(root).free < ROOM_LEAST:
+                    self._ask("kill", container)
+
+        watching = threading.Thread(target=watch, daemon=True)
+        watching.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watching.join()
 
     def close(self, copy: Copy) -> None:
-        """Remove the bench, and let go of the working copy's file system."""
-        self._gone("container", self.container(copy, "bench"))
+        """Remove the bench and what ran within the disk, and let go of the working copy's file system."""
+        for kind in ("within", "test", "bench"):
+            self._gone("container", self.container(copy, kind))
+        self._gone("volume", self.container(copy, "dev"))
         if self._inspect("container", self.container(copy, "work")):
             self._ask("umount", "--force", self.container(copy, "work"))
 
@@ -449,8 +561,9 @@ class Podman:
         if copy.taken is None:  # killed before it was told which they are
             with suppress(HikeshiError):
                 disks = _disks(self._machine(copy.instance))[0]
-        for kind in ("bench", "read", "open", "mended", "work"):
+        for kind in ("within", "test", "bench", "read", "open", "mended", "work"):
             self._gone("container", self.container(copy, kind))
+        self._gone("volume", self.container(copy, "dev"))
         self._no_images(copy, but=self._inspect("image", self.image(copy)) if work_only else None)
         for disk in disks:
             for kind in ("work",) if work_only else ("work", "copy"):

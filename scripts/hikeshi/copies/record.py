@@ -3,9 +3,12 @@
 It is the only truth about how far a copy has come; the cloud is asked whether a thing is there, never what it means.
 """
 
+import json
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -117,9 +120,27 @@ def save(site: Site, copy: Copy) -> None:
 
 
 def forget(site: Site, copy: Copy) -> None:
-    """Take the file of a copy away; nothing of it is left at the cloud."""
+    """Take the files of a copy away; nothing of it is left at the cloud."""
+    forget_first(site, copy)
     (folder(site) / f"{copy.id}.json").unlink(missing_ok=True)
     sync_folder(folder(site))
+
+
+def first(site: Site, copy: Copy, state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the state that its working copy's disk had before anything was changed there: this one, the first time."""
+    path = folder(site) / f"{copy.id}.first"
+    with suppress(OSError, ValueError):
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(kept, dict) and isinstance(kept.get("facts"), dict) and isinstance(kept.get("texts"), dict):
+            return kept
+    with explained(f"what the disk of copy {copy.id} was like, in {shown(folder(site))},", folder(site)):
+        write_private(path, json.dumps(state))
+    return state
+
+
+def forget_first(site: Site, copy: Copy) -> None:
+    """Take away what is known of a working copy that is made anew."""
+    (folder(site) / f"{copy.id}.first").unlink(missing_ok=True)
 
 
 def read_all(site: Site, host: str = "") -> list[Copy]:

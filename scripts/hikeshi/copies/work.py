@@ -22,8 +22,12 @@ LOOK, CALL_JOBS = "look-into-copy.yml", "hold-copy-jobs.yml"
 
 @dataclass(frozen=True)
 class Inside:
-    """What the disk of a working copy tells: its state, as a baseline has it, and what is scheduled there."""
+    """What the disk of a working copy tells: its state, as a baseline has it, and what is scheduled there.
 
+    `evidence` is what a rule can judge of it (roles/evidence/module_utils/hikeshi_disk.py), with that state.
+    """
+
+    evidence: Mapping[str, Any]
     state: Mapping[str, Any]
     schedule: Any  # what the program of scheduled_jobs told, schema 1; None: nothing
     unseen: Sequence[Any]
@@ -48,6 +52,7 @@ def make(site: Site, copy: Copy) -> None:
     with journaled.step(site, copy, "work"), screen.run_progress(f"making a working copy of {copy.id}"):
         copy.work = "making"
         record.save(site, copy)
+        record.forget_first(site, copy)
         driver.remove(copy, work_only=True)
         driver.work(copy)
         copy.work = "ready"
@@ -93,14 +98,14 @@ def inside(site: Site, copy: Copy, bench: Bench, *, texts: bool = False) -> Insi
     asked = {"state": state, "programs": {"schedule": look.jobs_program()}}
     with exchange.folder(site, asked) as where:
         extra = {"evidence_exchange": str(where), "evidence_root": bench.root}
-        result = _run(site, copy, bench, LOOK, extra, f"looking into copy {copy.id} (changes nothing)")
+        result = run(site, copy, bench, LOOK, extra, f"looking into copy {copy.id} (changes nothing)")
         told = exchange.answer(where, copy.host, "what is on its disk")
     shape.check_state(copy.host, told.get("state"))
     programs = told.get("programs")
-    seen = result.returned.get(copy.host, {})
-    return Inside(
-        told["state"], programs.get("schedule") if isinstance(programs, dict) else None, seen.get("unseen") or []
-    )
+    seen = {**result.returned.get(copy.host, {}), "state": told["state"]}
+    shape.check(copy.host, seen)
+    schedule = programs.get("schedule") if isinstance(programs, dict) else None
+    return Inside(seen, told["state"], schedule, seen["unseen"])
 
 
 def call_jobs(
@@ -110,12 +115,12 @@ def call_jobs(
     words = [[*call, "--root", bench.root] for call in calls]
     with exchange.folder(site, {copy.host: words}) as where:
         extra = {"scheduled_jobs_exchange": str(where)}
-        _run(site, copy, bench, CALL_JOBS, extra, f"holding jobs on the disk of {copy.id}", check=check)
+        run(site, copy, bench, CALL_JOBS, extra, f"holding jobs on the disk of {copy.id}", check=check)
         answers: list[Any] = exchange.answer(where, copy.host, "what became of the jobs on its disk")
     return answers
 
 
-def _run(
+def run(
     site: Site, copy: Copy, bench: Bench, playbook: str, extra: dict[str, Any], words: str, *, check: bool = False
 ) -> runner.RunResult:
     """Run a playbook on the bench, which stands in for the host: its variables are the host's own."""

@@ -37,12 +37,15 @@ its start, its outcome (done, failed, interrupted), its seconds, and why it fail
     item.closed           item, words
     gate.start/.end       step (on, off), minutes, never, force; gate: what stands then, changed
     agenda                what is scheduled: until, until_why, bombs: [{host, id, next, why, does, runs}] that may go
-                          off until then, more: how many others, held: [{host, id}], held_count, unseen
+                          off until then, more: how many others, held: [{host, id}], held_count, unseen; disk: id of
+                          the copy on whose disk it stands, not held by this, and on no host
     jobs.start/.end       step (hold, release, run), count (start)
     jobs.held             until; jobs: [{host, id, result, why, due, missed, does, runs, grave: may do harm}]
     jobs.released         jobs: [{host, id, result, why, due, missed: it came due while it was held, and was not run}]
-    copy.start/.end       step (copy, verify, delete, work, throw-away, open, seal, swap-in, swap-back), copy: its id;
-                          checks: [{what, ok, words}], what was verified; removed_because
+    copy.start/.end       step (copy, verify, delete, work, throw-away, open, judge, mend, seal, swap-in, swap-back),
+                          copy: its id; checks: [{what, ok, words}], what was verified; removed_because; of judge:
+                          found, unseen, drift as findings have them; of mend: round, took: [{host, role, step, …,
+                          changed, failed}], difference: [{subject, words}] between the copy's disk and the mended one
     copy.told             copy, step, words: what a person did by hand
     count.start/.end      since, until, by, as typed; lines: what became of them, sides: lb, web → totals
     flood                 kind (attack, surge), at, rate, usual, surge, addresses, words, cure (proposed, not applied),

@@ -224,14 +224,15 @@ def _symptoms(site: Site, state: State, now: datetime) -> list[str]:
 
 def _clock(site: Site, state: State, now: datetime) -> list[str]:
     """Return what would go off before the last deadline, as the last look saw it; held jobs are to be put back."""
-    if state.agenda is None:
+    if state.agenda is None and not state.disks:
         return ["[bold]clock[/bold] nobody has looked yet what is scheduled: hikeshi jobs list"]
-    data = state.agenda.data
-    seen = clock.said(state.agenda.time, site.zone, now)
-    told = states.dicts(data.get("bombs"))
+    data = state.agenda.data if state.agenda else {"until_why": "hosts: nobody has looked"}
+    seen = clock.said(state.agenda.time, site.zone, now) if state.agenda else "never"
+    told = [*states.dicts(data.get("bombs")), *(job for record in state.disks.values() for job in _on_disk(record))]
     rows = [item for item in told if (str(item.get("host")), str(item.get("id"))) not in state.held]
     lines = [f"  {_bomb(site, item, now)}" for item in rows[:BOMBS]]
-    more = len(rows) - len(rows[:BOMBS]) + (data["more"] if isinstance(data.get("more"), int) else 0)
+    untold = [data.get("more"), *(record.data.get("more") for record in state.disks.values())]
+    more = len(rows) - len(rows[:BOMBS]) + sum(count for count in untold if isinstance(count, int))
     lines += [f"  … and {more} more: hikeshi jobs list"] if more else []
     if not rows:
         lines = ["  nothing would go off before the last deadline"]
@@ -240,12 +241,19 @@ def _clock(site: Site, state: State, now: datetime) -> list[str]:
     return [f"[bold]clock[/bold] (seen {seen}; {_safe(data.get('until_why'), 100)})", *lines]
 
 
+def _on_disk(record: Record) -> list[dict[str, Any]]:
+    """Return what would go off when the disk of a copy boots: nobody holds it yet."""
+    where = f"not held, on the disk of copy {record.data.get('disk')}"
+    return [{**item, "where": where} for item in states.dicts(record.data.get("bombs"))]
+
+
 def _bomb(site: Site, item: dict[str, Any], now: datetime) -> str:
     try:
         at = clock.said(clock.read(str(item.get("next"))), site.zone, now)
     except (ValueError, OverflowError):
         at = _safe(item.get("why") or "on an event", 100)
-    return f"{at} · {_safe(item.get('host'), 60)} · {_safe(item.get('does'), 100)} · {_safe(item.get('runs'), 100)}"
+    words = f"{at} · {_safe(item.get('host'), 60)} · {_safe(item.get('does'), 100)} · {_safe(item.get('runs'), 100)}"
+    return words + (f" · {_safe(item['where'], 100)}" if "where" in item else "")
 
 
 def _seen(site: Site, look: Look, now: datetime) -> str:
@@ -318,6 +326,7 @@ def status_data(site: Site, journal: Journal, state: State) -> dict[str, Any]:
         "findings": state.findings.data.get("found") if state.findings else None,
         "refused": state.findings.data.get("refused", []) if state.findings else None,
         "agenda": {"at": state.agenda.at, **state.agenda.data} if state.agenda else None,
+        "disks": {host: {"at": record.at, **record.data} for host, record in state.disks.items()},
         "running": [
             {**asdict(record), "alive": journals.writer_lives(record), "told": states.told(record)}
             for record in state.unfinished

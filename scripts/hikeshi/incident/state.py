@@ -53,6 +53,7 @@ class State:
     looks: dict[str, dict[str, Look]] = field(default_factory=dict)  # view → probe → its last look
     findings: Record | None = None
     agenda: Record | None = None  # of the last look at what is scheduled
+    disks: dict[str, Record] = field(default_factory=dict)  # host → the same of the disk of its copy, since then
     held: set[tuple[str, str]] = field(default_factory=set)  # host and id of jobs that were held since that look
     items: dict[str, Item] = field(default_factory=dict)
     unfinished: list[Record] = field(default_factory=list)  # starts of actions that have no end
@@ -128,8 +129,11 @@ def _add(state: State, record: Record) -> None:
         state.looks.setdefault(str(data.get("view")), {}).update(seen)
     elif record.kind == "findings":
         state.findings = record
+    elif record.kind == "agenda" and data.get("disk"):
+        state.disks[str(record.host)] = record
+        state.held = {job for job in state.held if job[0] != record.host}
     elif record.kind == "agenda":
-        state.agenda, state.held = record, set()
+        state.agenda, state.held, state.disks = record, set(), {}
     elif record.kind in ("jobs.held", "jobs.released"):
         told = {(str(item.get("host")), str(item.get("id"))): item.get("result") for item in dicts(data.get("jobs"))}
         if record.kind == "jobs.held":

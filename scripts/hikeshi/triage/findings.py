@@ -108,7 +108,7 @@ Healthy = Mapping[str, Mapping[str, Any]]  # host → {facts, texts} of a health
 
 def on_disk(evidence: Evidence) -> bool:
     """Say whether evidence is of a disk whose system does not run: what runs has booted."""
-    return "boot" not in evidence
+    return not evidence.get("boot")
 
 
 def all_rules(*, disk: bool = False) -> list[Rule]:

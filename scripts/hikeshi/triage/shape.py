@@ -290,7 +290,7 @@ class _Boot(BaseModel):
 class _Evidence(BaseModel):
     host: Text
     at: Real
-    boot: _Boot
+    boot: _Boot | None = None  # none of a disk
     subjects: list[dict[str, Any]]  # the controller's own words: the collector's action plugin puts them in
     units: Annotated[dict[Text, _Unit], Field(max_length=MOST)]
     mounts: Annotated[dict[Text, _Mount], Field(max_length=MOST)]

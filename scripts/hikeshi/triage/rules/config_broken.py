@@ -6,6 +6,7 @@ from hikeshi.triage.findings import Effect, Evidence, Finding, Step, effect_of_d
 
 # EAI_NONAME and EAI_NODATA: the name server itself said that there is no such host.
 DENIED = (-2, -5)
+ON_DISK = True
 
 
 def find(evidence: Evidence) -> Iterator[Finding]:

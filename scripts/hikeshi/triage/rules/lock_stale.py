@@ -7,6 +7,7 @@ from hikeshi.triage.rules.job_failed import RUNNING
 
 CLOCK_SLACK_S = 5  # lock and process are timed by two clocks, of which one may have been set in between
 WRITING_S = 60  # within this time a lock without a PID may be one that is being written
+ON_DISK = True
 
 
 def find(evidence: Evidence) -> Iterator[Finding]:

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 from hikeshi.triage.findings import Effect, Evidence, Finding, Step, effect_of_down, effect_of_risk
 
+ON_DISK = True
+
 
 def find(evidence: Evidence) -> Iterator[Finding]:
     """Compare paths and trees with what their roles made.

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 from hikeshi.triage.findings import Effect, Evidence, Finding, Step, effect_of_down, effect_of_risk
 
+ON_DISK = True
+
 
 def find(evidence: Evidence) -> Iterator[Finding]:
     """Compare each unit a role owns with what systemd says of it.
@@ -21,7 +23,7 @@ def find(evidence: Evidence) -> Iterator[Finding]:
                 continue
             lost = seen["load"] in ("masked", "not-found", "bad-setting", "error")
             disabled = bool(unit.get("enabled")) and seen["enabled"] not in ("enabled", "static", "enabled-runtime")
-            down = seen["active"] != "active" and not unit.get("oneshot")
+            down = seen["active"] not in ("active", "") and not unit.get("oneshot")  # "": a disk does not tell
             if not (lost or disabled or down):
                 continue
             remedy: list[Step] = []
