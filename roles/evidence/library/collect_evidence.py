@@ -1113,8 +1113,8 @@ def main():
     if state:
         evidence["state"] = hikeshi_state.collect(collector, **state, subjects=subjects, root=root)
     if not live:
-        whole = hikeshi_state.State(collector, state["key"], (), (), False, subjects, root)
-        evidence |= hikeshi_disk.collect(whole, hikeshi_state, subjects, evidence["state"]["facts"])
+        with hikeshi_state.State(collector, state["key"], (), (), False, subjects, root) as whole:
+            evidence |= hikeshi_disk.collect(whole, hikeshi_state, subjects, evidence["state"]["facts"])
     unseen = collector.unseen
     evidence["unseen"] = [item for number, item in enumerate(unseen) if item not in unseen[:number]]
     module.exit_json(changed=False, hikeshi=evidence)
