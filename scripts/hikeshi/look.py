@@ -318,7 +318,8 @@ def triage(site: Site, *, against: Baseline | None, since: datetime | None = Non
         looked = evidence(site, against=against, texts=whole, state=whole, packages=deep)
         done.probes = seen.result()
     told, done.refused, done.agenda = looked.hosts, looked.refused, looked.agenda
-    done.found, done.unseen, done.kept = findings.judge(told), findings.unreadable(told), additions.find(told)
+    done.found = findings.judge(told, against.hosts if against else None)
+    done.unseen, done.kept = findings.unreadable(told), additions.find(told)
     if against:
         done.drift, done.texts = drifted(against, told)
         done.unseen += not_compared(against, told)

@@ -214,7 +214,7 @@ def _look(site: Site, done: Recovery, *, even_none: bool = False) -> list[Findin
     looked = look.evidence(site, against=done.against, state=done.against is not None, even_none=even_none)
     done.evidence, done.refused = looked.hosts, looked.refused
     done.agenda = done.agenda or looked.agenda
-    found = triage.judge(done.evidence)
+    found = triage.judge(done.evidence, done.against.hosts if done.against else None)
     done.unseen, done.kept = triage.unreadable(done.evidence), additions.find(done.evidence)
     if done.against:
         done.drift, _ = look.drifted(done.against, done.evidence)

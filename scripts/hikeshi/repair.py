@@ -40,7 +40,8 @@ def take(
 ) -> tuple[list[Mended], RunResult]:  # fmt: skip
     """Take the steps of a plan; return what each did, and how the run ended."""
     # One play takes a host's disk steps, then its live steps: they say which step of the plan begins.
-    variables = {**plan.extra_variables(), "file_restore_texts": str(baseline.folder(site) / "texts"), **(extra or {})}
+    texts = dict.fromkeys(("file_restore_texts", "remote_access_texts"), str(baseline.folder(site) / "texts"))
+    variables = {**plan.extra_variables(), **texts, **(extra or {})}
     windows: dict[int, list[Event]] = {}
     current: dict[str, int] = {}
 

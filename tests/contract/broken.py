@@ -27,6 +27,37 @@ INPUTS: dict[str, dict[str, Any]] = {
         "checkout_service_reaches": [{"name": "pay.example", "port": 8420}],
     },
 }
+# A way in that is open, and what can shut it.
+ACCOUNT = {"home": "/home/deploy", "shell": "/bin/bash", "shell_kind": "file", "groups": ["deploy"], "changed": 20000,
+           "most": 99999, "inactive": None, "expires": None}  # fmt: skip
+WAY_IN: dict[str, Any] = {"shut": [], "accounts": {"deploy": ACCOUNT}, "key_paths": {"deploy": []}, "sshd": [],
+                          "modules": [], "wrappers": [], "ssh_unit": [], "boot": [], "jobs": []}  # fmt: skip
+HOME = {"path": "/home/deploy", "kind": "directory", "mode": "0777", "owner": "root"}
+DROP_IN = "/etc/systemd/system/ssh.service.d/x.conf"
+AT_BOOT = {"unit": "x.mount", "file": "/etc/systemd/system/x.mount", "target": "local-fs.target", "need": True,
+           "link": "/etc/systemd/system/local-fs.target.requires/x.mount", "before": [], "type": "", "bound": False,
+           "waits": "", "source": "/gone", "source_kind": "missing"}  # fmt: skip
+STUCK = [{"unit": "x.service", "type": "start", "state": "running"},
+         {"unit": "systemd-user-sessions.service", "type": "start", "state": "waiting"}]  # fmt: skip
+SHUT: list[dict[str, Any]] = [
+    *({"shut": [path]} for path in ("/etc/nologin", "/etc/ssh/sshd_not_to_be_run")),
+    *({"accounts": {"deploy": {**ACCOUNT, **wrong}}} for wrong in ({"changed": 0}, {"expires": 1})),
+    {"accounts": {"deploy": None}},
+    {"key_paths": {"deploy": [HOME]}},
+    *(
+        {"sshd": [{"file": file, "words": words, "match": ""}]}
+        for file in ("/etc/ssh/sshd_config", "/etc/ssh/sshd_config.d/00-hikeshi.conf")
+        for words in ("Bogus yes", "DenyUsers deploy", "MaxSessions 0")
+    ),
+    *(
+        {"modules": [{"file": "/etc/pam.d/sshd", "words": "x", "kind": kind, "control": "required", "name": "x.so"}]}
+        for kind in ("auth", "account")
+    ),
+    {"wrappers": [{"file": "/etc/hosts.deny", "words": "sshd: ALL"}]},
+    {"ssh_unit": [{"file": DROP_IN, "words": "RuntimeDirectory=", "key": "RuntimeDirectory", "value": ""}]},
+    {"boot": [AT_BOOT]},
+    {"shut": ["/run/nologin"], "jobs": STUCK},
+]
 TOLD = {"table": "filter", "chain": "OUTPUT", "policy": "ACCEPT", "complete": True}
 
 
@@ -81,6 +112,7 @@ def healthy(role: str) -> Evidence:
             for place in places
         },
         "deleted": [],
+        "way_in": copy.deepcopy(WAY_IN) if subject.get("accounts") else None,
         "configs": {words.split()[0]: {"ok": True, "message": "", "file": ""} for words in tests},
         "databases": {item["socket"]: {**ANSWERS, "most": 60} for item in [subject.get("database")] if item},
         "logins": {
@@ -157,6 +189,20 @@ def broken(evidence: Evidence) -> Iterator[tuple[str, Evidence]]:
             worse["disks"][place["directory"]]["free_bytes"] = 0
             worse["deleted"] = [{**log, "bytes": size}] if size else []
             yield f"{place['directory']} is full, {size} bytes of deleted logs", worse
+    for change in SHUT if evidence.get("way_in") else ():
+        for disk in (False, True):
+            worse = copy.deepcopy(evidence)
+            worse["way_in"].update(copy.deepcopy(change))
+            if disk:
+                del worse["boot"]
+            else:
+                worse["boot"]["up_s"] = 1000.0
+            yield f"way in with {change}{' of a disk' * disk}", worse
+    if evidence.get("way_in"):
+        worse = copy.deepcopy(evidence)
+        del worse["boot"]
+        worse["healthy"], worse["state"] = ({"facts": {"host_key:rsa": {"fingerprint": sign}}} for sign in "ab")
+        yield "a host key that is another", worse
     for room, name, change in wrongs:
         worse = copy.deepcopy(evidence)
         worse[room][name].update(change)

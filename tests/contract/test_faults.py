@@ -22,9 +22,9 @@ SEEDS = range(50)
 OPERATIONS = {
     "remove": set(), "link": {"to"}, "chmod": {"mode"}, "write": {"text"}, "append": {"text"}, "move": {"to"},
     "cut": {"match"}, "replace": {"match", "with"}, "kill": set(), "start": set(), "sql": set(), "hold": {"unit"},
-    "fill": {"leave"}, "saved": {"rule"}, "iptables": {"family"},
+    "fill": {"leave"}, "saved": {"rule"}, "iptables": {"family"}, "shadow": {"field", "value"}, "rekey": set(),
 }  # fmt: skip
-WITHOUT_PATH = {"kill", "start", "sql", "iptables"}
+WITHOUT_PATH = {"kill", "start", "sql", "iptables", "shadow"}
 # Of no role: every host is asked for its firewall.
 FIREWALL = {f"firewall:{name}" for name in ("icmpv6", "/etc/iptables/rules.v4", "/etc/iptables/rules.v6")}
 
@@ -91,7 +91,7 @@ def test_operations_are_those_of_the_injector(name: str) -> None:
 
 def test_operations_are_known_to_the_injector() -> None:
     source = (ROOT / "roles" / "fault_injection" / "library" / "inject_fault.py").read_text()
-    documented = re.findall(r"^    (\w+): (?:PATH|UNIT|STATEMENT|WORDS)", source, re.MULTILINE)
+    documented = re.findall(r"^    (\w+): (?:PATH|UNIT|STATEMENT|WORDS|USER)", source, re.MULTILINE)
     assert set(documented) == set(OPERATIONS), "bring OPERATIONS in tests/contract/test_faults.py up to date"
 
 
@@ -123,6 +123,8 @@ def owned() -> set[str]:
     for role in ROLES:
         if f"__{role.name}_subject" in role.variables:
             subject = value(role.name, f"__{role.name}_subject", **variables)
+            found |= {f"account:{name}" for name in subject.get("accounts") or []}
+            found |= {f"path:/home/{name}" for name in subject.get("accounts") or []}
             found |= {f"lock:{item['path']}" for item in subject.get("locks") or []}
             found |= {f"name:{item['name']}" for item in subject.get("names") or []}
             found |= {f"reach:{item['name']}:{item['port']}" for item in subject.get("reaches") or []}
@@ -160,9 +162,19 @@ def test_subjects_can_be_found_by_a_rule(name: str) -> None:
         for subject in fault.subjects:
             assert re.match(r"[a-z]+:\S", subject), f"{FILE}, {name}: {subject} must look like unit:NAME or path:PATH"
             whole = subject.split(".")[0] if subject.startswith("table:") else subject
+            if CATALOGUE[name].keeps_out and is_of_the_way_in(subject, fault):
+                continue
             assert whole in known, (
                 f"{FILE}, {name}: no role's __<role>_subject has {subject}, so no evidence is collected about it"
             )
+
+
+def is_of_the_way_in(subject: str, fault: faults.Fault) -> bool:
+    """Say whether a subject is a file that lets people in or not, or a unit that the fault itself has a boot start."""
+    kind, _, what = subject.partition(":")
+    started = {operation["link"].rpartition("/")[2] for operation in fault.operations if "link" in operation}
+    within = any(what == place or what.startswith(f"{place}/") for place in restore.LOGIN)
+    return (kind == "access" and within) or (kind == "unit" and what in started)
 
 
 @pytest.mark.parametrize("path", sorted((DRILL / "scenarios").glob("*.yml")), ids=lambda path: path.stem)
@@ -193,6 +205,11 @@ def test_faults_are_about_what_finds_them(wrong: dict[str, Any], words: str) -> 
     assert faults.FaultData.model_validate(fine).unnamed
     with pytest.raises(ValueError, match=words):
         faults.FaultData.model_validate({**fine, **wrong})
+
+
+def test_nobody_gets_in_to_make_what_comes_after_the_restart() -> None:
+    assert faults.compatible(["sshd-refuses", "nologin-left", "pam-module-missing"])
+    assert not faults.compatible(["sshd-refuses", "egress-blocked"])
 
 
 @each_fault

@@ -17,7 +17,8 @@ from tests.drill.administrator import Administrator
 from tests.drill.conftest import ALL, Done, hikeshi, reboot, red, ssh, wait_for_orders
 
 FAULTS = faults.catalogue()
-NAMED = [name for name, fault in sorted(FAULTS.items()) if fault.mendable and not fault.unnamed]
+# Those that keep us out are mended by way of a copied disk: tests/drill/test_login.py.
+NAMED = [name for name, fault in sorted(FAULTS.items()) if fault.mendable and not fault.unnamed and not fault.keeps_out]
 SEEDS, THREES = (3, 20) if ALL else (1, 1)
 # What the probe that turns red says, a pattern; a fault that no customer notices has neither.
 WHY = {

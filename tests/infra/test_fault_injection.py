@@ -33,6 +33,8 @@ def listing(host: Host) -> dict[str, str]:
         ("reworded", "f 644 2022-01-01", "alias /srv;\n"),
         ("new.d", "d 755 2024-01-01", ""),
         ("new.d/made", "f 644 2024-01-01", "[Service]\nNice=1\n"),
+        ("needed.requires", "d 755 2024-01-01", ""),
+        ("needed.requires/x.mount", "l 777 2024-01-01 /srv/x.mount", ""),
         ("moved", None, ""),
         ("away/moved.bak", "f 644 2022-01-01", "healthy\n"),
     ],
@@ -103,6 +105,9 @@ def test_host_that_is_no_practice_host_is_refused(host: Host, apply: Apply) -> N
         ({"iptables": "-A OUTPUT -j DROP", "family": "inet"}, "family must be one of"),
         ({"iptables": "-A OUTPUT --nonsense", "family": "ipv4"}, "unknown option"),
         ({"saved": f"{TREE}/rules", "rule": "COMMIT"}, "must be a rule of iptables"),
+        ({"shadow": "deploy", "field": "password", "value": "0"}, "one of changed, expires"),
+        ({"shadow": "deploy:x", "field": "expires", "value": "0"}, "an account"),
+        ({"rekey": f"{TREE}/none"}, "No such file or directory"),
         # No database here; its client is the first that is missing.
         ({"sql": "SELECT 1"}, "No such file or directory"),
     ],
@@ -114,6 +119,36 @@ def test_bad_operation_is_refused_in_words(host: Host, apply: Apply, operation: 
     assert words in applied.output, applied.output
     assert "censored" not in applied.output, "the runner reads what a task says, not the screen"
     assert listing(host) == before
+
+
+@pytest.mark.at_rest
+def test_account_expires_and_nothing_else_of_it_is_changed(host: Host, apply: Apply) -> None:
+    before = must(host, "getent shadow deploy").strip().split(":")
+    kept = must(host, "stat --format='%a %U:%G %y' /etc/shadow; cp --preserve /etc/shadow /etc/shadow.test")
+    try:
+        for changed in (1, 0):
+            applied = injected(apply, {"shadow": "deploy", "field": "expires", "value": "1"})
+            assert (applied.status, applied.changed) == (0, changed), applied.output
+        after = must(host, "getent shadow deploy").strip().split(":")
+        assert (after[:7], after[7], after[8:]) == (before[:7], "1", before[8:])
+        assert must(host, "stat --format='%a %U:%G %y' /etc/shadow") == kept
+    finally:
+        must(host, "mv /etc/shadow.test /etc/shadow")
+
+
+@pytest.mark.at_rest
+def test_host_key_becomes_another(host: Host, apply: Apply) -> None:
+    key = "/srv/keys/ssh_host_ed25519_key"
+    must(host, f"mkdir -p /srv/keys; ssh-keygen -q -t ed25519 -N '' -f {key}; touch -d 2021-01-01 {key} {key}.pub")
+    before = must(host, f"ssh-keygen -l -f {key}")
+    try:
+        applied = injected(apply, {"rekey": key})
+        assert (applied.status, applied.changed) == (0, 1), applied.output
+        after = must(host, f"ssh-keygen -l -f {key}")
+        assert after != before and must(host, f"ssh-keygen -l -f {key}.pub") == after
+        assert must(host, f"stat --format='%a %y' {key}").split()[:2] == ["600", "2021-01-01"]
+    finally:
+        must(host, "rm -r /srv/keys")
 
 
 @pytest.fixture

@@ -119,7 +119,7 @@ def test_committed_change_stays_and_is_not_made_again(guard: ModuleType, tmp_pat
     guard.commit(done["token"])
     after = tree(tmp_path)
     assert guard.undo() == {"changed": False}
-    assert guard.apply(wanted(tmp_path)) == {"changed": False}
+    assert guard.apply(wanted(tmp_path)) == {"changed": False, "what": []}
     assert tree(tmp_path) == after
     assert "deploy:!:1:0:99999:7::1:" in (tmp_path / "etc/shadow").read_text()
     assert "root:*:1:0:99999:7:::" in (tmp_path / "etc/shadow").read_text()
@@ -275,3 +275,119 @@ def test_words_are_refused_with_the_allowed_ones(capsys: pytest.CaptureFixture[s
 def test_status_of_a_host_without_a_change(guard: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     assert guard.main(["status"]) == 0
     assert json.loads(capsys.readouterr().out) == {}
+
+
+LINES = "account required pam_gone.so\n\taccount required pam_unix.so # kept\n  account required pam_gone.so  \n"
+
+
+def mending(path: Path, line: str, to: str = "", **more: Any) -> dict[str, Any]:
+    return {"deploy": "deploy", "mends": True, "lines": [{"path": str(path), "line": line, "to": to}], **more}
+
+
+@pytest.fixture
+def off(guard: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Return the program on a disk whose system does not run."""
+    monkeypatch.setattr(guard, "RUNNING", str(tmp_path / "run/systemd/system"))
+    monkeypatch.setattr(guard, "this_boot", lambda: "rescue")
+    return guard
+
+
+def test_line_of_a_disk_goes_or_becomes_another_once(off: ModuleType, tmp_path: Path) -> None:
+    file = tmp_path / "etc/common-account"
+    file.write_text(LINES)
+    file.chmod(0o640)
+    line = "account required pam_gone.so"
+    assert off.mend_disk(mending(file, line), check=True) == {"changed": True, "what": [str(file)]}
+    assert file.read_text() == LINES
+    assert off.mend_disk(mending(file, line, "account required pam_permit.so"))["changed"]
+    assert file.read_text() == LINES.replace("pam_gone", "pam_permit")
+    assert off.mend_disk(mending(file, "account required pam_permit.so"))["changed"]
+    assert file.read_text() == "\taccount required pam_unix.so # kept\n"
+    assert file.stat().st_mode & 0o7777 == 0o640
+    assert off.mend_disk(mending(file, line)) == {"changed": False, "what": []}
+    assert off.mend_disk(mending(tmp_path / "etc/none", line)) == {"changed": False, "what": []}
+    assert off.pending() is None
+
+
+def test_nothing_is_written_through_a_link_of_a_disk(off: ModuleType, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text(LINES)
+    (tmp_path / "etc/hosts.deny").symlink_to(outside)
+    with pytest.raises(off.RefusedError, match="is a link"):
+        off.mend_disk(mending(tmp_path / "etc/hosts.deny", "account required pam_gone.so"))
+    assert outside.read_text() == LINES
+
+
+def test_running_system_is_not_taken_for_a_disk(off: ModuleType, tmp_path: Path) -> None:
+    Path(off.RUNNING).mkdir(parents=True)
+    with pytest.raises(off.RefusedError, match="systemd runs here"):
+        off.mend_disk(mending(tmp_path / "etc/motd", "x"))
+
+
+@pytest.mark.parametrize("fields", ["!:0:0:99999:7:::", "!:1:0:30:7:::", "!:20000:0:99999:7::1:"])
+def test_account_is_opened_on_a_disk_and_keeps_its_password(off: ModuleType, tmp_path: Path, fields: str) -> None:
+    shadow = tmp_path / "etc/shadow"
+    shadow.write_text(f"root:*:1:0:99999:7:::\ndeploy:{fields}\n")
+    wanted = {"deploy": "deploy", "mends": True, "accounts": [{"name": "deploy", "state": "open"}]}
+    assert off.mend_disk(wanted) == {"changed": True, "what": ["deploy"]}
+    changed, most, expires = (shadow.read_text().splitlines()[1].split(":")[at] for at in (2, 4, 7))
+    assert shadow.read_text().startswith("root:*:1:0:99999:7:::\ndeploy:!:")
+    assert int(changed) + int(most) >= off.time.time() // 86400 and expires == ""
+    assert off.mend_disk(wanted) == {"changed": False, "what": []}
+
+
+def test_killed_at_any_step_a_disk_is_mended_by_the_next_call(
+    off: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, shadow = tmp_path / "etc/common-account", tmp_path / "etc/shadow"
+    wanted = mending(file, "account required pam_gone.so", accounts=[{"name": "deploy", "state": "open"}])
+    closed = "root:*:1:0:99999:7:::\ndeploy:!:0:0:99999:7::1:\n"
+    real = {name: getattr(os, name) for name in ("replace", "rename", "unlink", "mkdir")}
+    steps, budget, deaths = 0, 0, 0
+
+    def counted(name: str) -> Any:
+        def step(*words: Any, **more: Any) -> Any:
+            nonlocal steps
+            steps += 1
+            if steps > budget:
+                raise Killed
+            return real[name](*words, **more)
+
+        return step
+
+    for name in real:
+        monkeypatch.setattr(off.os, name, counted(name))
+    while True:
+        budget = 10**6
+        file.write_text(LINES)
+        shadow.write_text(closed)
+        steps, budget = 0, deaths
+        try:
+            off.mend_disk(wanted)
+            break
+        except Killed:
+            deaths += 1
+        budget = 10**6
+        off.mend_disk(wanted)
+        assert "pam_gone" not in file.read_text() and "::1:" not in shadow.read_text(), f"killed at step {deaths}"
+        assert off.pending() is None
+    assert deaths > 5
+
+
+def test_what_was_wrong_before_keeps_nobody_from_mending_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard = loaded(SOURCE)
+    monkeypatch.setattr(guard, "SSH", str(tmp_path))
+    monkeypatch.setattr(guard, "run", lambda *words, text="": (1, ""))
+    monkeypatch.setattr(guard, "MAIN", str(tmp_path / "sshd_config"))
+    monkeypatch.setattr(guard, "DROP_INS", str(tmp_path / "sshd_config.d"))
+    monkeypatch.setattr(guard, "refused_by_sshd", lambda main, _: "no" if "B" in Path(main).read_text() else "")
+    changes = [(f"{tmp_path}/sshd_config", {"kind": "file", "text": "B 2\n"}, None)]
+    for before, told in (("B 1\nB 2\n", []), ("fine\n", ["no"])):
+        (tmp_path / "sshd_config").write_text(before)
+        assert guard.problems({"deploy": "deploy", "mends": True}, changes) == told
+    monkeypatch.setattr(guard, "read", lambda path: "x\naccount required /gone/1.so\naccount required /gone/2.so\n")
+    left = [("/etc/pam.d/sshd", {"kind": "file", "text": "account required /gone/2.so\n"}, None)]
+    assert guard.problems({"deploy": "deploy", "mends": True}, left) == []
+    assert "/gone/2.so" in guard.problems({"deploy": "deploy"}, left)[0]

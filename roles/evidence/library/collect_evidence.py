@@ -47,9 +47,10 @@ Collecting is dumb: it says what is there, never what it means. Schema 1 of the 
     saved_firewall  file → {family, chains}: the same of the rules that netfilter-persistent loads at the next boot
     firewall_cut  families whose rules, now or saved, could not be read or are not all told: what is not there may stand
     errors     last lines of priority err and worse since boot
+    way_in     what decides whether anybody gets in, described in module_utils/hikeshi_way_in.py
     state      {facts, texts}, described in module_utils/hikeshi_state.py, only where it was asked for; of a disk that
-               is mounted at `root`, state, programs, unseen and what module_utils/hikeshi_disk.py names are all that
-               is told
+               is mounted at `root`, way_in, state, programs, unseen and what module_utils/hikeshi_disk.py names are all
+               that is told
     programs   name → what a program of another role told, as JSON, only where it was asked (see the action plugin);
                null where it told nothing; of a disk it is told the root, too
     additions  [{kind, name, more}]: what neither a role nor a Debian package put there, at most 100: a file or a link
@@ -1071,7 +1072,7 @@ def collect(collector, subjects, reader):
 
 def main():
     """Ansible's entry point."""
-    from ansible.module_utils import hikeshi_disk, hikeshi_state
+    from ansible.module_utils import hikeshi_disk, hikeshi_state, hikeshi_way_in
     from ansible.module_utils.basic import AnsibleModule
 
     words = {"type": "list", "elements": "str", "default": []}
@@ -1103,6 +1104,8 @@ def main():
         told = {name: beside.submit(collector.program, name, code, root) for name, code in programs.items()}
         # Of a disk that is mounted here, what runs here says nothing.
         evidence = collect(collector, subjects, hikeshi_state) if live else heading(subjects)
+        with hikeshi_state.Root(collector, root) as disk:
+            evidence["way_in"] = hikeshi_way_in.collect(disk, subjects)
     if programs:
         evidence["programs"] = {name: future.result() for name, future in told.items()}
     if live and module.params["packages"]:
@@ -1110,8 +1113,8 @@ def main():
     if state:
         evidence["state"] = hikeshi_state.collect(collector, **state, subjects=subjects, root=root)
     if not live:
-        whole = hikeshi_state.State(collector, state["key"], (), (), False, subjects, root)
-        evidence |= hikeshi_disk.collect(whole, hikeshi_state, subjects, evidence["state"]["facts"])
+        with hikeshi_state.State(collector, state["key"], (), (), False, subjects, root) as whole:
+            evidence |= hikeshi_disk.collect(whole, hikeshi_state, subjects, evidence["state"]["facts"])
     unseen = collector.unseen
     evidence["unseen"] = [item for number, item in enumerate(unseen) if item not in unseen[:number]]
     module.exit_json(changed=False, hikeshi=evidence)

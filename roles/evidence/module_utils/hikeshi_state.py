@@ -119,18 +119,21 @@ SYSCTLS = (
 SYNCHRONIZED_US = 16000000  # systemd's own measure: the kernel's greatest error where nothing sets the clock
 
 
-class State:
-    """Reads the state of one host, or of a disk that is mounted at a root."""
+class Root:
+    """Reads what lies below a root, as a process would whose root that is: no link leads out of it."""
 
-    def __init__(self, collector, key, roots, known, texts, subjects, root):
+    def __init__(self, collector, root):
         """Open the root; nothing is read yet."""
-        self.collector, self.key, self.roots, self.subjects = collector, bytes.fromhex(key), roots, subjects
-        self.known, self.wants_texts, self.live = set(known), texts, os.path.realpath(root) == "/"
+        self.collector, self.live = collector, os.path.realpath(root) == "/"
         self.root = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self.facts, self.texts = {}, {}
-        self.paths, self.entered, self.hidden = {}, set(), []
-        self.entries_left, self.bytes_left, self.text_left = ENTRIES_LIMIT, READ_LIMIT, TEXTS_LIMIT
-        self.users, self.groups = {}, {}
+
+    def __enter__(self):
+        """Use the root for a while."""
+        return self
+
+    def __exit__(self, *_):
+        """Close the root."""
+        os.close(self.root)
 
     def reach(self, path, follow=True):
         """Return a handle of what lies at a path within the root, neither opened nor waited for.
@@ -219,6 +222,20 @@ class State:
         """Return the lines of a table of accounts, those that have all its fields."""
         rows = (line.split(":") for line in (self.read(path) or "").split("\n"))
         return [row for row in rows if len(row) == width and row[0]]
+
+
+class State(Root):
+    """Reads the state of one host, or of a disk that is mounted at a root."""
+
+    def __init__(self, collector, key, roots, known, texts, subjects, root):
+        """Open the root; nothing is read yet."""
+        super().__init__(collector, root)
+        self.key, self.roots, self.subjects = bytes.fromhex(key), roots, subjects
+        self.known, self.wants_texts = set(known), texts
+        self.facts, self.texts = {}, {}
+        self.paths, self.entered, self.hidden = {}, set(), []
+        self.entries_left, self.bytes_left, self.text_left = ENTRIES_LIMIT, READ_LIMIT, TEXTS_LIMIT
+        self.users, self.groups = {}, {}
 
     def accounts(self):
         """Return users and groups, as files tell them."""
@@ -937,7 +954,12 @@ def cut(value, key):
 
 def collect(collector, key, roots=(), known=(), texts=False, subjects=(), root="/"):
     """Return the state of this host, or of the disk that is mounted at this root."""
-    state = State(collector, key, roots, known, texts, subjects, root)
+    with State(collector, key, roots, known, texts, subjects, root) as state:
+        return state_of(state)
+
+
+def state_of(state):
+    """Return facts and texts, from every source that tells."""
     # Accounts first: they name the owners of files; files before certificates, which are among them.
     sources = [
         state.accounts, state.files, state.units, state.host_keys, state.pam, state.certificates, state.clock,
@@ -948,15 +970,12 @@ def collect(collector, key, roots=(), known=(), texts=False, subjects=(), root="
             state.mounts, state.listeners, state.sshd, state.mariadb, state.firewall, state.packages,
             state.sysctls, state.boot,
         ]  # fmt: skip
-    try:
-        for source in sources:
-            try:
-                state.facts |= source()
-            except Exception as error:  # what it says may quote a file
-                why = error.strerror if isinstance(error, OSError) else type(error).__name__
-                collector.note(f"state: {source.__name__}", why or "")
-    finally:
-        os.close(state.root)
+    for source in sources:
+        try:
+            state.facts |= source()
+        except Exception as error:  # what it says may quote a file
+            why = error.strerror if isinstance(error, OSError) else type(error).__name__
+            state.collector.note(f"state: {source.__name__}", why or "")
     facts = sorted(state.facts.items())
     return {
         "facts": {name: {field: cut(value, state.key) for field, value in told.items()} for name, told in facts},

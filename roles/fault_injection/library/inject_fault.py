@@ -4,7 +4,7 @@
 Operations, each a mapping with exactly these keys; what is already so is no change:
 
     remove: PATH                the file or link is gone
-    link: PATH, to: TARGET      PATH becomes a link to TARGET
+    link: PATH, to: TARGET      PATH becomes a link to TARGET; its directory is made where there is none
     chmod: PATH, mode: MODE     PATH has this octal mode
     write: PATH, text: TEXT     PATH is a file with this text; its directory is made where there is none
     append: PATH, text: TEXT    PATH ends with this line
@@ -13,6 +13,9 @@ Operations, each a mapping with exactly these keys; what is already so is no cha
     replace: PATH, match: PATTERN, with: TEXT
                                 whatever in the file matches the pattern is this text
     fill: PATH, leave: KIB      the log has grown until no more than this is left of its file system, a small one
+    shadow: USER, field: FIELD, value: DAYS
+                                changed or expires of an account in /etc/shadow is this day
+    rekey: PATH                 the private key of a host, and the public one beside it, are new ones
     saved: PATH, rule: RULE     the rules that a boot loads from PATH end, in the table filter, with this one (-A …)
 
 and what befalls a running system; these always change something:
@@ -39,8 +42,9 @@ from contextlib import contextmanager
 OPERATIONS = {
     "remove": set(), "link": {"to"}, "chmod": {"mode"}, "write": {"text"}, "append": {"text"}, "move": {"to"},
     "cut": {"match"}, "replace": {"match", "with"}, "kill": set(), "start": set(), "sql": set(), "hold": {"unit"},
-    "fill": {"leave"}, "saved": {"rule"}, "iptables": {"family"},
+    "fill": {"leave"}, "saved": {"rule"}, "iptables": {"family"}, "shadow": {"field", "value"}, "rekey": set(),
 }  # fmt: skip
+SHADOW, DAYS = "/etc/shadow", {"changed": 2, "expires": 7}
 IPTABLES = {"ipv4": "iptables", "ipv6": "ip6tables"}
 EMPTY_TABLE = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n"
 SMALL_DISK = 1 << 30
@@ -86,7 +90,13 @@ def check(operation):
     words = operation.get("rule", operation[kind])
     if kind in ("saved", "iptables") and not re.fullmatch(r"-[AIN] [^\n'\"\\]+", str(words)):
         return f"{operation}: {words!r} must be a rule of iptables, -A CHAIN …, without quotes"
-    paths = [] if kind in ("kill", "start", "sql", "iptables") else [operation[kind]]
+    if kind == "shadow" and not (
+        re.fullmatch("[a-z][a-z0-9-]*", str(operation[kind]))
+        and operation["field"] in DAYS
+        and re.fullmatch("[0-9]{1,6}", str(operation["value"]))
+    ):
+        return f"{operation}: an account, one of {', '.join(DAYS)}, and a day in quotes are needed"
+    paths = [] if kind in ("kill", "start", "sql", "iptables", "shadow") else [operation[kind]]
     for path in [*paths, *([operation["to"]] if kind == "move" else [])]:
         if not isinstance(path, str) or not path.startswith("/"):
             return f"{operation}: {path!r} must be an absolute path"
@@ -168,9 +178,27 @@ def with_rule(text, rule):
     return re.sub(r"(?ms)^(\*filter$.*?^)(COMMIT)$", lambda table: f"{table[1]}{rule}\n{table[2]}", text, count=1)
 
 
+def set_day(operation):
+    """Set a day of an account, which programs made for that would write to the log; return whether it was another."""
+    with open(SHADOW, encoding="utf-8", errors="surrogateescape") as handle:
+        before = handle.read().split("\n")
+    lines = [line.split(":") for line in before]
+    for fields in lines:
+        if fields[0] == operation["shadow"] and len(fields) > max(DAYS.values()):
+            fields[DAYS[operation["field"]]] = operation["value"]
+    after = [":".join(fields) for fields in lines]
+    if after != before:
+        with open(SHADOW, "w", encoding="utf-8", errors="surrogateescape") as handle:
+            handle.write("\n".join(after))
+    return after != before
+
+
 def apply(operation):
     """Carry out one operation; return whether it changed anything."""
     (kind,) = operation.keys() & OPERATIONS.keys()
+    if kind == "shadow":
+        with times_kept("/etc", SHADOW):
+            return set_day(operation)
     if kind in ("kill", "start", "sql", "hold", "iptables"):
         befall(kind, operation)
         return True
@@ -178,7 +206,12 @@ def apply(operation):
     if kind in ("chmod", "write", "append", "cut", "replace", "fill", "saved"):
         path = os.path.realpath(path)
     folder = os.path.dirname(path)
-    if kind == "write" and not os.path.isdir(folder):
+    if kind == "rekey":
+        with times_kept(folder, path, f"{path}.pub"):
+            os.unlink(path)
+            run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", path)
+        return True
+    if kind in ("write", "link") and not os.path.isdir(folder):
         with times_kept(os.path.dirname(folder), folder):
             os.mkdir(folder)
     exists = os.path.lexists(path)

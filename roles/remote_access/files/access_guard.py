@@ -2,6 +2,8 @@
 """Change the way into this host so that no change can lock everybody out: standard library only.
 
     hikeshi-access apply [--check] < WANTED  validate, keep what stands, arm the undoing, put the new in place, reload
+    hikeshi-access mend-disk [--check] < WANTED
+                                             the same of a disk whose system is off: nothing to arm, prove or reload
     hikeshi-access commit TOKEN              a new login succeeded: the change stays
     hikeshi-access undo [TOKEN]              put the former back, reload sshd
     hikeshi-access at-boot                   undo what a reboot interrupted, before sshd starts
@@ -17,6 +19,8 @@ where the former files stay. WANTED is JSON:
     accounts  [{name, state, password}]: open (made when missing, not expired; password: a hash, optional) or closed
     keys      [{user, add, remove}] or [{user, exactly}]: lines of ~/.ssh/authorized_keys
     files     [{path, text, mode}] or [{path, absent: true}]: of root
+    lines     [{path, line, to}]: a line, but for blanks around it, becomes another, or goes where `to` is empty
+    mends     true of what mends: what was wrong before and still is keeps nobody from mending the rest
 
 Exit status: 0 done · 1 failed, and undone · 2 refused, nothing changed.
 """
@@ -46,6 +50,8 @@ INCLUDE = f"Include {DROP_INS}/*.conf"
 INCLUDES = re.compile(rf"(?im)^(\s*include\s.*?)(?:{SSH}/)?\bsshd_config\.d/")
 PRISTINE = "/usr/share/openssh/sshd_config"  # the package's own, for a main file that is lost
 UNIT = "ssh.service"
+RUNNING = "/run/systemd/system"  # there where systemd runs (sd_booted)
+DAY_S = 86400
 PASSWD, SHADOW, GROUP, GSHADOW = "/etc/passwd", "/etc/shadow", "/etc/group", "/etc/gshadow"
 ACCOUNT_FILES = (PASSWD, SHADOW, GROUP, GSHADOW, "/etc/subuid", "/etc/subgid")
 ACCOUNT_LOCK = "/etc/.pwd.lock"  # what useradd and passwd take, too
@@ -182,14 +188,21 @@ def wanted_lines(account):
     passwd, shadow = account_line(PASSWD, account["name"]), account_line(SHADOW, account["name"])
     if passwd is None or shadow is None:
         return None
-    one, two = passwd.split(":"), shadow.split(":")
+    one, two, today = passwd.split(":"), shadow.split(":"), int(time.time() // DAY_S)
     if account["state"] == "open":
-        one[6] = "/bin/bash" if one[6] in NO_SHELLS else one[6]
+        one[6] = "/bin/bash" if one[6] in NO_SHELLS or not os.path.exists(one[6] or "/bin/sh") else one[6]
         two[1] = account.get("password") or two[1]
+        two[2] = str(today) if must_change(two, today) else two[2]
         two[7] = ""
     else:
         two[1], two[7] = "!", "1"  # expired as well: a locked password does not keep a key out
     return {PASSWD: ":".join(one), SHADOW: ":".join(two)}
+
+
+def must_change(fields, today):
+    """Say whether a password must be changed before anybody gets in with a key, by the fields of shadow's line."""
+    changed, most = fields[2], fields[4]
+    return changed == "0" or (changed.isdecimal() and most.isdecimal() and int(changed) + int(most) < today)
 
 
 def account_differs(account):
@@ -246,8 +259,15 @@ def targets(wanted):
         if not item.get("absent"):
             state = {"kind": "file", "text": item["text"], "mode": item["mode"], "owner": 0, "group": 0}
         found.append((item["path"], state, None))
+    for item in wanted.get("lines", []):
+        text, state = found_text(found, item["path"])
+        lines = text.splitlines(keepends=True)
+        left = [changed_line(line, item["to"]) if line.strip() == item["line"] else line for line in lines]
+        if left != lines:
+            found = [entry for entry in found if entry[0] != item["path"]]
+            found.append((item["path"], {**state, "text": "".join(left)}, None))
     paths = [path for path, _, _ in found]
-    if MAIN not in paths and any(path.startswith(f"{DROP_INS}/") for path in paths):
+    if MAIN not in paths and not wanted.get("mends") and any(path.startswith(f"{DROP_INS}/") for path in paths):
         text = with_include(read(MAIN) or read(PRISTINE) or "")
         if text != read(MAIN):
             found.append((MAIN, {"kind": "file", "text": text, "mode": "0644", "owner": 0, "group": 0}, None))
@@ -261,6 +281,19 @@ def targets(wanted):
         state = {"kind": "file", "text": text, "mode": "0600", "owner": uid, "group": gid}
         found.append((path, state if text else {"kind": "absent"}, item["user"]))
     return found
+
+
+def found_text(found, path):
+    """Return a file's text, and its state, as it will be so far; of none, no text."""
+    state = next((state for other, state, _ in found if other == path), None) or look(path)
+    if state["kind"] == "link":
+        raise RefusedError(f"{path} is a link, and nothing is written through one")
+    return state.get("text") or "", state
+
+
+def changed_line(line, to):
+    """Return a line with other words, its blanks kept; nothing where there are none."""
+    return line.replace(line.strip(), to, 1) if to else ""
 
 
 def differences(wanted):
@@ -434,10 +467,12 @@ def first_port(main):
 
 def problems(wanted, changes):
     """Return in words why a change must not be made."""
-    found = []
+    found, mends = [], wanted.get("mends")
     for path, state, _ in changes:
         if path.startswith("/etc/pam.d/") and state["kind"] == "file":
-            found += pam_problems(path, state["text"])
+            words = pam_problems(path, state["text"])
+            before = pam_problems(path, read(path) or "") if mends else []
+            found += [item for item in words if numberless(item) not in map(numberless, before)]
     with tempfile.TemporaryDirectory(prefix="hikeshi-access-") as folder:
         main = staged_tree(folder, changes)
         for number, (path, state, _) in enumerate(changes):
@@ -446,20 +481,33 @@ def problems(wanted, changes):
                 status, told = run("visudo", "-c", "-f", f"{folder}/{number}")
                 if status:
                     found.append(told.replace(f"{folder}/{number}", path).strip())
+        if mends and not any(path.startswith(f"{SSH}/") for path, _, _ in changes):
+            return found
         words = refused_by_sshd(main, folder)
-        if words:
-            return [*found, words]
-        user, address, own, port = connection()
-        for name in dict.fromkeys(name for name in (wanted["deploy"], user) if name):
-            spec = f"user={name},host={address or 'localhost'},addr={address or '127.0.0.1'}"
-            spec += f",laddr={own or '127.0.0.1'},lport={port or first_port(main)}"
-            status, told = run("sshd", "-T", "-f", main, "-C", spec)
-            if status:
-                continue  # it passed sshd -t: a question that cannot be asked is no obvious lock-out
-            effective = told.splitlines()
-            files = next((line.split()[1:] for line in effective if line.startswith("authorizedkeysfile ")), [])
-            keys = count_keys(name, files, changes) if name == wanted["deploy"] else None
-            found += locked_out(name, address, effective, groups_of(name), keys)
+        if mends:  # who gets in then, a new login says
+            return [*found, words] if words and not refused_by_sshd(MAIN, SSH) else found
+        return [*found, words] if words else found + locked_out_now(wanted, changes, main)
+
+
+def numberless(words):
+    """Return what is wrong with a line, wherever it stands now."""
+    return re.sub(r" line \d+:", ":", words)
+
+
+def locked_out_now(wanted, changes, main):
+    """Return in words who could obviously not log in with the configuration that is laid out at `main`."""
+    found = []
+    user, address, own, port = connection()
+    for name in dict.fromkeys(name for name in (wanted["deploy"], user) if name):
+        spec = f"user={name},host={address or 'localhost'},addr={address or '127.0.0.1'}"
+        spec += f",laddr={own or '127.0.0.1'},lport={port or first_port(main)}"
+        status, told = run("sshd", "-T", "-f", main, "-C", spec)
+        if status:
+            continue  # it passed sshd -t: a question that cannot be asked is no obvious lock-out
+        effective = told.splitlines()
+        files = next((line.split()[1:] for line in effective if line.startswith("authorizedkeysfile ")), [])
+        keys = count_keys(name, files, changes) if name == wanted["deploy"] else None
+        found += locked_out(name, address, effective, groups_of(name), keys)
     return found
 
 
@@ -534,7 +582,7 @@ def reload_sshd():
 
 
 def place(accounts, changes):
-    """Put the new in place and let sshd read it."""
+    """Put the new in place."""
     for account in accounts:
         put_account(account)
     for path, state, user in changes:
@@ -548,7 +596,6 @@ def place(accounts, changes):
         elif state["kind"] == "file":
             os.makedirs(folder, mode=0o755, exist_ok=True)
         put(path, state)
-    reload_sshd()
 
 
 def put_back(change):
@@ -576,18 +623,35 @@ def apply(wanted, check=False):
             f"another change of the way in is pending, made {standing['at']} by {standing['by']}; it is undone {when} "
             f"unless it is committed. Run again then, or undo it now: {PROGRAM} undo"
         )
+    accounts, changes, what = judged(wanted)
+    if check or not what:
+        return {"changed": bool(what), "what": what}
+    token, seconds = secrets.token_hex(8), int(wanted["seconds"])
+    change = change_of(token, accounts, changes, what, seconds)
+    arm(token, seconds)
+    record(change)
+    try:
+        place(accounts, changes)
+        reload_sshd()
+    except Exception as error:
+        undo(token, lock)
+        raise OSError(f"{error}. The former state stands again") from error
+    return {"changed": True, "token": token, "seconds": seconds, "what": what}
+
+
+def judged(wanted):
+    """Return (accounts, targets) that are not yet as wanted, and their names; raise where that must not be made."""
     accounts, changes = differences(wanted)
-    if not accounts and not changes:
-        return {"changed": False}
-    found = problems(wanted, changes)
+    found = problems(wanted, changes) if accounts or changes else []
     if found:
         raise RefusedError("; ".join(found) + ". Nothing was changed")
-    what = [item["name"] for item in accounts] + [path for path, _, _ in changes]
-    if check:
-        return {"changed": True, "what": what}
-    token, seconds = secrets.token_hex(8), int(wanted["seconds"])
+    return accounts, changes, [item["name"] for item in accounts] + [path for path, _, _ in changes]
+
+
+def change_of(token, accounts, changes, what, seconds):
+    """Return all that is needed to undo a change, and who makes it when."""
     user, address, _, _ = connection()
-    change = {
+    return {
         "token": token,
         "at": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
         "by": f"{user or 'root'} from {address or 'here'}",
@@ -597,14 +661,27 @@ def apply(wanted, check=False):
         "files": [{"path": path, "former": look(path)} for path, _, _ in changes],
         "accounts": {item["name"]: account_lines(item["name"]) for item in accounts},
     }
-    arm(token, seconds)
-    record(change)
-    try:
+
+
+def mend_disk(wanted, check=False):
+    """Make a change on a disk whose system does not run: what proves it is the login after the next boot.
+
+    What a killed call left, or a system that stopped before its change was proved, is undone first.
+    """
+    if os.path.isdir(RUNNING):
+        raise RefusedError("systemd runs here: a change of the way in has to be proved, so apply it")
+    lock = locked()
+    standing = pending()
+    if standing and not check:
+        put_back(standing)
+        finish("undone")
+    accounts, changes, what = judged(wanted)
+    if what and not check:
+        record(change_of(secrets.token_hex(8), accounts, changes, what, 0))
         place(accounts, changes)
-    except Exception as error:
-        undo(token, lock)
-        raise OSError(f"{error}. The former state stands again") from error
-    return {"changed": True, "token": token, "seconds": seconds, "what": what}
+        finish("committed")
+    os.close(lock)
+    return {"changed": bool(what), "what": what}
 
 
 def commit(token):
@@ -639,6 +716,8 @@ def main(words):
     try:
         if verb == "apply" and rest in ([], ["--check"]):
             done = apply(json.load(sys.stdin), check=bool(rest))
+        elif verb == "mend-disk" and rest in ([], ["--check"]):
+            done = mend_disk(json.load(sys.stdin), check=bool(rest))
         elif verb == "commit" and len(rest) == 1:
             done = commit(rest[0])
         elif verb == "undo" and len(rest) <= 1:
@@ -649,7 +728,10 @@ def main(words):
             standing = pending() or {}
             done = {key: standing[key] for key in ("token", "at", "by", "what") if key in standing}
         else:
-            raise RefusedError("usage: hikeshi-access apply [--check] | commit TOKEN | undo [TOKEN] | at-boot | status")
+            raise RefusedError(
+                "usage: hikeshi-access apply [--check] | mend-disk [--check] | commit TOKEN | undo [TOKEN] | at-boot "
+                "| status"
+            )
     except RefusedError as why:
         print(why, file=sys.stderr)
         return 2

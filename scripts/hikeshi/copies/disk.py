@@ -85,9 +85,9 @@ def judge_open(site: Site, copy: Copy, bench: Bench) -> DiskLook:
         seen = work.inside(site, copy, bench, texts=True)
         evidence = dict(seen.evidence)
         evidence["configs"], untested = _configs(site, copy, evidence)
-        found = findings.judge_disk({copy.host: evidence})
-        agenda = look.agenda_of(site, {copy.host: seen.schedule})
         against = _baseline(site)
+        found = findings.judge_disk({copy.host: evidence}, against.hosts if against else None)
+        agenda = look.agenda_of(site, {copy.host: seen.schedule})
         drifts = _drift(against, copy.host, evidence) if against else []
         found = [item for item in found if not agenda.on_purpose(item.host, item.subject)]
         unseen = findings.unreadable({copy.host: evidence}) + untested + agenda.unseen

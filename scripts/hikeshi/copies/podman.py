@@ -17,6 +17,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 import time
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -66,6 +67,13 @@ FILE_POWERS = "CHOWN,DAC_OVERRIDE,FOWNER,FSETID"
 # own is given else are this machine's, and whoever is root there may change their modes.
 NODES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9)}
 PLAIN = ("/etc", "/proc", "/sys", "/dev", "/run", "/tmp")  # noqa: S108 (of a copy): where podman mounts something
+# What of podman's own bounds for programs is left out there: with a name space of users of its own, or another's, a
+# program has powers that were taken from it here.
+CALLS = Path("/usr/share/containers/seccomp.json")
+NO_CALLS = {"unshare", "setns", "clone3", "mount", "umount", "umount2", "pivot_root", "chroot", "keyctl", "add_key",
+            "request_key", "ptrace", "fsopen", "fsmount", "fspick", "open_tree", "move_mount",
+            "mount_setattr"}  # fmt: skip
+NEW_SPACES = 0x7E020000  # of clone: CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 WITHIN_S, CALL_S, SAID_MOST = 3600, 300, 4 << 20
 ROOM_LEAST, ROOM_LOOK_S = ROOM_LEFT // 2, 0.25
 SAFE = "nosuid,nodev,noexec"
@@ -413,8 +421,9 @@ class Podman:
         """Run a container whose root is the disk itself, on which whoever holds it has a bench as well."""
         name = self.container(copy, "within")
         self._gone("container", name)
-        self._podman("run", "--detach", "--rm", "--name", name, "--timeout", str(WITHIN_S), "--cap-add", FILE_POWERS,
-                     *self._as_root(copy), "/bin/sleep", str(WITHIN_S))  # fmt: skip
+        with _few_calls() as calls:
+            self._podman("run", "--detach", "--rm", "--name", name, "--timeout", str(WITHIN_S), *calls,
+                         *self._as_root(copy), "/bin/sleep", str(WITHIN_S))  # fmt: skip
         with self._room_watched(name):
             try:
                 yield Bench(self._reached_by(name, ansible_bench_seconds=CALL_S, ansible_bench_bytes=SAID_MOST), "/")
@@ -425,11 +434,11 @@ class Podman:
         """Run a script with the copy's own programs, on a layer over the disk that is thrown away."""
         name = self.container(copy, "test")
         self._gone("container", name)
-        words = ("run", "--rm", "--name", name, "--timeout", str(seconds), "--cap-add", FILE_POWERS,
-                 *self._as_root(copy, ":O"), "/bin/sh", "-c", script)  # fmt: skip
+        words = (*self._as_root(copy, ":O"), "/bin/sh", "-c", script)
         try:
-            with self._room_watched(name):
-                return self._hear(*words, seconds=seconds)
+            with _few_calls() as calls, self._room_watched(name):
+                told = ("run", "--rm", "--name", name, "--timeout", str(seconds), *calls)
+                return self._hear(*told, *words, seconds=seconds)
         finally:
             self._gone("container", name)
 
@@ -462,8 +471,8 @@ class Podman:
                 f"{odd[0]} on the disk of {copy.id} is no directory, or a link: nothing of the disk is run.",
                 "put that right on the bench; or mend this host from what its baseline and its code say",
             )
-        words = [*APART, "--passwd=false", "--systemd", "false", "--tmpfs", f"{MEMORY}:mode=1777",
-                 "--tmpfs", "/run", "--env", "SYSTEMD_OFFLINE=1", *self.marks(copy)]  # fmt: skip
+        words = [*APART, "--cap-add", FILE_POWERS, "--passwd=false", "--systemd", "false", *self.marks(copy),
+                 "--tmpfs", f"{MEMORY}:mode=1777", "--tmpfs", "/run", "--env", "SYSTEMD_OFFLINE=1"]  # fmt: skip
         words += ["--volume", f"{self._devices(copy)}:/dev:ro,dev,nosuid,noexec,nocopy"]
         how = "nosuid,nodev" + (",ro" if layer else "")
         disks = copy.taken.disks if copy.taken else []
@@ -644,6 +653,28 @@ class Podman:
         for disk in disks:
             for kind in ("work",) if work_only else ("work", "copy"):
                 self._gone("volume", self.volume(copy, disk, kind))
+
+
+@contextmanager
+def _few_calls() -> Iterator[Sequence[str]]:
+    """Give podman's words for what programs of a copy may ask of the kernel: what podman allows, but for new powers."""
+    try:
+        profile = json.loads(CALLS.read_text(encoding="utf-8"))
+        if profile["defaultAction"] != "SCMP_ACT_ERRNO":
+            raise ValueError(f"what it does not name is {profile['defaultAction']}")
+        for rule in profile["syscalls"]:
+            rule["names"] = [name for name in rule["names"] if name not in NO_CALLS | {"clone"}]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MisconfiguredError(
+            f"{CALLS} cannot be used: {error}. Without it no program of a copy is run.", "scripts/bootstrap"
+        ) from error
+    profile["syscalls"] = [rule for rule in profile["syscalls"] if rule["names"]]
+    no_space = {"index": 0, "value": NEW_SPACES, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}
+    profile["syscalls"].append({"names": ["clone"], "action": "SCMP_ACT_ALLOW", "args": [no_space]})
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(profile, file)
+        file.flush()
+        yield "--security-opt", f"seccomp={file.name}"
 
 
 def _disks(seen: Mapping[str, Any]) -> tuple[list[Disk], list[str]]:

@@ -371,17 +371,18 @@ def stop(prefix: str, hosts: list[str]) -> None:
         engine.podman("stop", *(container(host, prefix) for host in hosts))
 
 
-def start(state: State, hosts: list[str]) -> None:
-    """Start stopped instances and wait for their sshd."""
+def start(state: State, hosts: list[str], *, greets: bool = True) -> None:
+    """Start stopped instances and wait for their sshd, but where it is not to be expected that it greets us."""
     for host in hosts:
         engine.podman("start", container(host, state.prefix))
-    wait_for_ssh(state, iter(hosts))
+    if greets:
+        wait_for_ssh(state, iter(hosts))
 
 
-def reboot(state: State, host: str) -> None:
+def reboot(state: State, host: str, *, greets: bool = True) -> None:
     """Stop and start an instance: runtime rules, `/run` and mounts are gone, addresses stay."""
     stop(state.prefix, [host])
-    start(state, [host])
+    start(state, [host], greets=greets)
 
 
 def keep_images(state: State) -> None:

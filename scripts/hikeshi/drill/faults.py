@@ -29,6 +29,7 @@ class FaultData(BaseModel):
     excludes: list[str] = []  # faults beside which this one cannot be made
     small_disk: bool = False  # it fills a disk: only one of an instance's `small_disks`
     unnamed: bool = False  # no rule knows it: it is mended through the baseline
+    keeps_out: bool = False  # nobody gets in by ssh any more: it is made last, and mended by way of a copied disk
     mendable: bool = True  # false of what only a backup could bring back: it must be reported, and nothing made worse
     choose: dict[str, list[str]] = {}
     variants: list[list[dict[str, str]]]
@@ -57,6 +58,7 @@ class Fault:
     after_reboot: bool
     operations: list[dict[str, str]]
     unnamed: bool = False
+    keeps_out: bool = False
 
 
 def catalogue() -> dict[str, FaultData]:
@@ -89,13 +91,19 @@ def choose(name: str, seed: int) -> Fault:
         after_reboot=data.after_reboot,
         operations=[{key: value.format(**chosen) for key, value in operation.items()} for operation in variant],
         unnamed=data.unnamed,
+        keeps_out=data.keeps_out,
     )
 
 
 def compatible(names: Collection[str]) -> bool:
     """Say whether these faults can be made side by side."""
     known = catalogue()
-    return not any(set(known[name].excludes) & set(names) for name in names)
+    # Nobody gets in after the restart to make what it would mend.
+    shut, late = ({known[name].host for name in names if getattr(known[name], key)} for key in _IN_TURN)
+    return not (shut & late) and not any(set(known[name].excludes) & set(names) for name in names)
+
+
+_IN_TURN = ("keeps_out", "after_reboot")
 
 
 def choose_all(names: Sequence[str], seed: int) -> list[Fault]:
@@ -103,6 +111,7 @@ def choose_all(names: Sequence[str], seed: int) -> list[Fault]:
     chosen = [choose(name, seed) for name in names]
     if not compatible(names):
         pairs = [f"{name} and {other}" for name in names for other in catalogue()[name].excludes if other in names]
+        pairs = pairs or ["after one that keeps us out, none can be made that comes after the restart"]
         raise UsageError(f"these faults cannot be made side by side: {', '.join(pairs)}.", "leave one of them out")
     return chosen
 
@@ -112,8 +121,8 @@ def inject(site: Site, faults: list[Fault]) -> None:
     if not faults:
         return
     operations: dict[str, list[dict[str, str]]] = {}
-    # What dies dies last: another fault may need it alive.
-    for fault in sorted(faults, key=lambda fault: any("kill" in operation for operation in fault.operations)):
+    # What dies dies last: another fault may need it alive. After that only the way in is shut, by the same login.
+    for fault in sorted(faults, key=lambda fault: (fault.keeps_out, any("kill" in item for item in fault.operations))):
         operations.setdefault(fault.host, []).extend(fault.operations)
     with screen.run_progress(f"breaking: {len(faults)} faults") as progress:
         result = runner.run(

@@ -16,6 +16,7 @@ from hikeshi.recover import Recovery
 from hikeshi.site import PROJECT, Site
 from hikeshi.text import one_line
 from hikeshi.triage.drift import Drift
+from hikeshi.triage.findings import Finding
 
 DOCUMENT = PROJECT / "docs" / "faults.md"
 NOT_MEASURED, NOT_TRIED, NO, NONE = "not measured", "not tried: ", "no", "–"
@@ -27,8 +28,9 @@ made alone, with a seed that is drawn, and web1 restarted as by `hikeshi drill b
 `hikeshi recover`, which know nothing of it, and every probe must be green again.
 
 - **row**: the fault's number in the catalogue of faults that the drill began with; – where it has none there.
-- **found**: by what triage saw that something is wrong: finding, probe, drift (that did not stand before); or no.
-- **named**: whether a finding is about what was broken.
+- **found**: by what triage saw that something is wrong: finding, probe, unreachable (nobody gets in), drift (that did
+  not stand before); or no.
+- **named**: whether a finding is about what was broken; where nobody gets in, one on the copied disk.
 - **mended by**: the steps that changed something about it; `converge` where building the site from code did.
 - **seconds**: from the beginning of the recovery until the site was proved healthy.
 
@@ -36,7 +38,8 @@ A fault is “not measured” until the command was run for it, and “not tried
 
 Row L13 of the catalogue, the root file system full, is not among them: a container's root is the machine's disk. What
 would mend it, moving logs of known names and letting go of deleted ones that are held open, is tried on small disks
-(C5, D4).
+(C5, D4). Nor is L10: no host of ours has fail2ban, and whom it bans only its own program could say. L16 is none of a
+host: our ssh_config offers one key (`IdentitiesOnly`), which a test looks for.
 
 """
 _COLUMNS = ("fault", "title", "row", "found", "named", "mended by", "seconds")
@@ -159,7 +162,7 @@ def _try(site: Site, row: Row, seed: int, before: Sequence[Drift]) -> tuple[Row,
     return replace(
         row,
         found=_found(seen, before),
-        named="yes" if _named(seen, fault) else NO,
+        named="yes" if _named([*seen.found, *recovery.found], fault) else NO,
         mended=one_line("; ".join(scored["by"]), 300) if mended else NO,
         seconds=f"{recovery.seconds:.0f}" if mended else NONE,
     ), recovery
@@ -170,13 +173,14 @@ def _found(seen: Triage, before: Sequence[Drift]) -> str:
     kinds = {
         "finding": bool(seen.found),
         "probe": not all(item.passed for item in seen.probes),
+        "unreachable": any(item.unreachable for item in seen.refused),
         "drift": any((item.host, item.subject, item.words) not in known for item in seen.drift),
     }
     return ", ".join(kind for kind, true in kinds.items() if true) or NO
 
 
-def _named(seen: Triage, fault: Fault) -> bool:
-    return any(item.host == fault.host and item.subject in fault.subjects for item in seen.found)
+def _named(found: Sequence[Finding], fault: Fault) -> bool:
+    return any(item.host == fault.host and item.subject in fault.subjects for item in found)
 
 
 def as_data(table: Sequence[Row]) -> list[dict[str, Any]]:

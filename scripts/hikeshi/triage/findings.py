@@ -69,7 +69,8 @@ class Finding:
 
     `subject` is what it is about (`unit:NAME`, `path:PATH`, `mount:PATH`, `config:NAME`, `lock:PATH`,
     `disk:MOUNT`, `name:NAME`, `login:FILE`, `connections:UNIT`, `table:DATABASE.TABLE`, `answer:URL`,
-    `listen:SOCKET` or `listen:ADDRESS:PORT`, `reach:NAME:PORT`, `firewall:icmpv6`, `firewall:PATH` of saved rules);
+    `listen:SOCKET` or `listen:ADDRESS:PORT`, `reach:NAME:PORT`, `firewall:icmpv6`, `firewall:PATH` of saved rules,
+    `account:NAME`, `access:PATH` of a file that decides who gets in, `host_key:TYPE`);
     `id` is rule and subject; `quote` is the evidence itself, as it was seen. `explains` are subjects of the same host
     that suffer from it; a `symptom` says that something does not work and not why, and is folded into what explains it.
     """
@@ -102,32 +103,41 @@ def effect_of_risk(subject: Evidence) -> Effect:
 
 
 Rule = Callable[[Evidence], Iterator[Finding]]
+Healthy = Mapping[str, Mapping[str, Any]]  # host → {facts, texts} of a healthy day, as a baseline has them
 
 
-def all_rules(*, on_disk: bool = False) -> list[Rule]:
+def on_disk(evidence: Evidence) -> bool:
+    """Say whether evidence is of a disk whose system does not run: what runs has booted."""
+    return not evidence.get("boot")
+
+
+def all_rules(*, disk: bool = False) -> list[Rule]:
     """Return every rule: the function `find` of every module in `triage/rules/`, by name.
 
-    With `on_disk` only those that can judge a disk whose system does not run: their modules say `ON_DISK = True`.
+    With `disk` only those that can judge the evidence of a disk: they say so (`ON_DISK`).
     """
     names = sorted(module.name for module in pkgutil.iter_modules(rules.__path__))
     modules = [importlib.import_module(f"{rules.__name__}.{name}") for name in names]
-    return [module.find for module in modules if not on_disk or getattr(module, "ON_DISK", False)]
+    return [module.find for module in modules if not disk or getattr(module, "ON_DISK", False)]
 
 
-def judge(evidence: Mapping[str, Evidence]) -> list[Finding]:
-    """Return the findings on all hosts, worst first, then by host and subject. Deterministic."""
-    return ordered([finding for host in sorted(evidence) for rule in all_rules() for finding in rule(evidence[host])])
+def judge(evidence: Mapping[str, Evidence], healthy: Healthy | None = None) -> list[Finding]:
+    """Return the findings on all hosts, worst first, then by host and subject. Deterministic.
+
+    What a healthy day knew of a host stands in its evidence under `healthy`, whatever the host itself says there.
+    """
+    return _judge(evidence, healthy, all_rules())
 
 
-def judge_disk(evidence: Mapping[str, Evidence]) -> list[Finding]:
-    """Return the findings on disks whose systems do not run; of each remedy, the steps that a disk takes."""
-    found = [
-        replace(finding, remedy=tuple(step for step in finding.remedy if step.kind == "disk"))
-        for host in sorted(evidence)
-        for rule in all_rules(on_disk=True)
-        for finding in rule(evidence[host])
-    ]
-    return ordered(found)
+def judge_disk(evidence: Mapping[str, Evidence], healthy: Healthy | None = None) -> list[Finding]:
+    """Return the findings on disks, by host, as `judge` does: by the rules that can, with disk steps alone."""
+    found = _judge(evidence, healthy, all_rules(disk=True))
+    return [replace(item, remedy=tuple(step for step in item.remedy if step.kind == "disk")) for item in found]
+
+
+def _judge(evidence: Mapping[str, Evidence], healthy: Healthy | None, wanted: Sequence[Rule]) -> list[Finding]:
+    known = {host: {**evidence[host], "healthy": (healthy or {}).get(host)} for host in sorted(evidence)}
+    return ordered([finding for seen in known.values() for rule in wanted for finding in rule(seen)])
 
 
 def ordered(found: Iterable[Finding]) -> list[Finding]:

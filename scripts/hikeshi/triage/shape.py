@@ -206,13 +206,91 @@ class _SavedFirewall(BaseModel):
     chains: Annotated[list[_SavedChain], Field(max_length=MOST)]
 
 
+class _Account(BaseModel):
+    home: Text
+    shell: Text
+    shell_kind: Text
+    groups: Lines
+    changed: Number | None
+    most: Number | None
+    inactive: Number | None
+    expires: Number | None
+
+
+class _KeyPath(BaseModel):
+    path: Text
+    kind: Text
+    mode: Mode
+    owner: Text
+
+
+class _Line(BaseModel):
+    file: Text
+    words: Text
+
+
+class _SshdLine(_Line):
+    match: Text
+
+
+class _Module(_Line):
+    kind: Text
+    control: Text
+    name: Text
+
+
+class _Setting(_Line):
+    key: Text
+    value: Text
+
+
+class _AtBoot(BaseModel):
+    unit: Text
+    file: Text
+    link: Text
+    target: Text
+    need: Flag
+    before: Lines
+    type: Text
+    bound: Flag
+    waits: Text
+    source: Text
+    source_kind: Text
+
+
+class _Job(BaseModel):
+    unit: Text
+    type: Text
+    state: Text
+
+
+class WayIn(BaseModel):
+    """What decides whether anybody gets in: roles/evidence/module_utils/hikeshi_way_in.py."""
+
+    shut: Lines
+    accounts: Annotated[dict[Text, _Account | None], Field(max_length=MOST)]
+    key_paths: Annotated[dict[Text, Annotated[list[_KeyPath], Field(max_length=MOST)]], Field(max_length=MOST)]
+    sshd: Annotated[list[_SshdLine], Field(max_length=MOST)]
+    modules: Annotated[list[_Module], Field(max_length=MOST)]
+    wrappers: Annotated[list[_Line], Field(max_length=MOST)]
+    ssh_unit: Annotated[list[_Setting], Field(max_length=MOST)]
+    boot: Annotated[list[_AtBoot], Field(max_length=MOST)]
+    jobs: Annotated[list[_Job], Field(max_length=MOST)]
+
+
 class _Unseen(BaseModel):
     source: Text
     why: Text
 
 
+class _Boot(BaseModel):
+    up_s: Real
+
+
 class _Evidence(BaseModel):
     host: Text
+    at: Real
+    boot: _Boot | None = None  # none of a disk
     subjects: list[dict[str, Any]]  # the controller's own words: the collector's action plugin puts them in
     units: Annotated[dict[Text, _Unit], Field(max_length=MOST)]
     mounts: Annotated[dict[Text, _Mount], Field(max_length=MOST)]
@@ -239,6 +317,7 @@ class _Evidence(BaseModel):
     errors: Lines
     additions: Annotated[list[_Addition], Field(max_length=MOST)] = []
     verify: Annotated[list[_Altered], Field(max_length=MOST)] | None = None
+    way_in: WayIn | None = None
     unseen: Annotated[list[_Unseen], Field(max_length=MOST)]
 
 
