@@ -143,12 +143,13 @@ def test_what_lets_nobody_in_after_the_swap_is_swapped_back(site: Site, monkeypa
     def spoiled(site: Site, copy: Copy) -> None:
         assert copy.swap
         tree = Path(engine.podman("mount", copy.swap.mended))
-        (tree / "etc" / "nologin").write_text("No logins\n")
+        (tree / "etc" / "ssh" / "sshd_config.d" / "spoiled.conf").write_text("NoSuchWord yes\n")
         engine.podman("umount", copy.swap.mended)
         go_in(site, copy)
 
     monkeypatch.setattr(swap, "swap_in", spoiled)
-    monkeypatch.setattr(proving, "LOGIN_S", 15)
+    log_in = proving.log_in
+    monkeypatch.setattr(proving, "log_in", lambda site, host: log_in(site, host, wait_s=15))
     with pytest.raises(HikeshiError, match="runs from its original again"):
         rescue.rescue(site, "web1", ask=agree)
     assert told("{{.Id}}") == machine and status() == "running"
