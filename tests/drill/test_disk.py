@@ -65,10 +65,12 @@ def test_a_disk_is_judged_and_mended_in_place(site: Site) -> None:
     inside(f"""
         echo 'NoSuchWord yes' > {BROKEN}
         systemctl mask ssh.service; chmod 0700 /etc/ssh; chmod 0644 /etc/ssh/ssh_host_ed25519_key
+        echo later > /etc/nologin; chage --expiredate 1 deploy; echo 'auth requisite pam_gone.so' >> /etc/pam.d/sshd
     """)
     copy = taken(site)
     look = disk.judge(site, copy)
     broken = {"config:sshd", "unit:ssh.service", "path:/etc/ssh", "path:/etc/ssh/ssh_host_ed25519_key"}
+    print(subjects(look))
     assert broken <= subjects(look) and not look.unseen
     assert all(item.step.kind == "disk" for item in look.plan.steps)
     (bomb,) = [job for job in look.agenda.jobs if job.kind == "at"]

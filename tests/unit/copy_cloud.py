@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hikeshi.copies import making, record, rehearsal, rescue, swap, work
+from hikeshi.copies import disk, making, mending, record, rehearsal, rescue, swap, work
 from hikeshi.copies.driver import Bench, Found, Rehearsal, Space, Verified
 from hikeshi.copies.record import Check, Copy, Size, Taken
 from hikeshi.incident.journal import Journal
@@ -37,6 +37,8 @@ class Cloud:
         self.copies: dict[str, str] = {}  # id → what its disk says
         self.works: dict[str, str] = {}
         self.benches: set[str] = set()
+        self.inside: set[str] = set()  # ids of disks whose own programs run
+        self.tests: dict[str, tuple[int, str]] = {}  # service → exit status and words of its test
         self.rehearsals: dict[str, str] = {}  # id → what the disk says of which it runs
         self.frozen = False
         self.bad: list[Check] = []
@@ -88,8 +90,25 @@ class Cloud:
         self.step()
         return Bench({"ansible_host": copy.id}, "/disk")
 
+    @contextmanager
+    def within(self, copy: Copy) -> Iterator[Bench]:
+        assert copy.id in self.benches, "the disk is open"
+        self.step()
+        self.inside.add(copy.id)
+        try:
+            yield Bench({"ansible_host": f"in {copy.id}"}, "/")
+        finally:
+            if not self.dead:
+                self.inside.discard(copy.id)
+
+    def test(self, copy: Copy, script: str, seconds: int) -> tuple[int, str]:
+        assert copy.id in self.benches and copy.id not in self.inside, "nothing of it runs while it is looked at"
+        self.step()
+        return self.tests.get(script.split("exec ")[1].split()[0], (0, ""))
+
     def close(self, copy: Copy) -> None:
         self.benches.discard(copy.id)
+        self.inside.discard(copy.id)
 
     def stop(self, copy: Copy, machine: str) -> None:
         self.step()
@@ -166,7 +185,7 @@ class Cloud:
 def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     """A cloud whose driver every site has, and a death that stops files and journal as well."""
     made = Cloud()
-    for module in (making, work, swap, rehearsal, rescue):
+    for module in (disk, making, mending, rehearsal, rescue, swap, work):
         monkeypatch.setattr(module, "driver_of", lambda site: made)
 
     def watched(function: Callable[..., Any]) -> Callable[..., Any]:
