@@ -26,7 +26,7 @@ GATE_BOUNDARIES = [
     "stage.start/open the gate", "stage.end/open the gate",
 ]  # fmt: skip
 
-# The same of one that goes by way of a disk. In this order each is reached by the call that goes on after the one before.
+# The same of one that goes by way of a disk; in this order each is reached by the call that goes on after the last.
 RESCUE_BOUNDARIES = [
     "stage.start/rescue", "stage.start/copy", "stage.end/copy", "stage.start/judge the disk",
     "stage.end/judge the disk", "stage.start/mend the copy", "stage.end/mend the copy", "stage.start/seal the disk",
