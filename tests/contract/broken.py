@@ -32,7 +32,7 @@ ACCOUNT = {"home": "/home/deploy", "shell": "/bin/bash", "shell_kind": "file", "
            "most": 99999, "inactive": None, "expires": None}  # fmt: skip
 WAY_IN: dict[str, Any] = {"shut": [], "accounts": {"deploy": ACCOUNT}, "key_paths": {"deploy": []}, "sshd": [],
                           "modules": [], "wrappers": [], "ssh_unit": [], "boot": [], "jobs": []}  # fmt: skip
-HOME = {"path": "/home/deploy", "kind": "directory", "mode": "0777", "owner": "root"}
+HOME = {"path": "/home/deploy", "kind": "directory", "mode": "0777", "owner": "root", "members": []}
 DROP_IN = "/etc/systemd/system/ssh.service.d/x.conf"
 AT_BOOT = {"unit": "x.mount", "file": "/etc/systemd/system/x.mount", "target": "local-fs.target", "need": True,
            "link": "/etc/systemd/system/local-fs.target.requires/x.mount", "before": [], "type": "", "bound": False,

@@ -209,7 +209,8 @@ def test_faults_are_about_what_finds_them(wrong: dict[str, Any], words: str) -> 
 
 def test_nobody_gets_in_to_make_what_comes_after_the_restart() -> None:
     assert faults.compatible(["sshd-refuses", "nologin-left", "pam-module-missing"])
-    assert not faults.compatible(["sshd-refuses", "egress-blocked"])
+    assert faults.compatible(["sshd-refuses", "egress-blocked"])
+    assert not faults.compatible(["boot-waits", "egress-blocked"])
 
 
 @each_fault

@@ -1,5 +1,6 @@
 """remote_access: who gets in, asked of the sshd that listens; and that no change ever shuts everybody out for long."""
 
+import hashlib
 import json
 import os
 import shlex
@@ -401,12 +402,12 @@ def test_file_that_sshd_accepts_stays(host: Host, apply: Apply) -> None:
     assert host.file("/etc/passwd").exists
 
 
-def mend_without_ssh(apply: Apply, step: str) -> None:
-    """Take a disk step twice where nobody gets in by ssh, as rescue would: from the side."""
+def mend_without_ssh(apply: Apply, step: str, where: str = "disk", **args: str) -> None:
+    """Take a step twice where nobody gets in by ssh, as rescue would: from the side."""
     aside = {"ansible_connection": "containers.podman.podman", "ansible_user": "root", "ansible_become": False}
-    first = apply("remote_access", "repair-disk", step, **aside)
+    first = apply("remote_access", f"repair-{where}", step, args, **aside)
     assert first.status == 0 and first.changed > 0, first.output
-    second = apply("remote_access", "repair-disk", step, **aside)
+    second = apply("remote_access", f"repair-{where}", step, args, **aside)
     assert (second.status, second.changed) == (0, 0), second.output
 
 
@@ -425,3 +426,106 @@ def test_nologin_is_moved_away(host: Host, apply: Apply) -> None:
     mend_without_ssh(apply, "nologin")
     assert must(host, f"cat {KEPT}/etc/nologin") == "maintenance\n"
     assert enters(host)
+
+
+@pytest.mark.parametrize("broken", ["chage --lastday 0 deploy", "usermod --expiredate 1 deploy"])
+def test_account_is_opened_again(host: Host, apply: Apply, broken: str) -> None:
+    assert enters(host)
+    must(host, broken)
+    assert not enters(host)
+    mend_without_ssh(apply, "account_open", user="deploy")
+    assert enters(host)
+    assert must(host, f"ls {KEPT}/etc/shadow")
+
+
+def test_line_is_put_right_and_the_rest_of_the_file_stays(host: Host, mend: Mend) -> None:
+    before = must(host, "cat /etc/pam.d/login")
+    must(host, "printf '  session required pam_gone.so\\n# more\\n' >> /etc/pam.d/login")
+    mend("remote_access", "disk", "replace_line", path="/etc/pam.d/login", line="session required pam_gone.so", to="")
+    assert must(host, "cat /etc/pam.d/login") == f"{before}# more\n"
+    assert "pam_gone" in must(host, f"cat {KEPT}/etc/pam.d/login")
+    assert json.loads(must(host, "hikeshi-access status")) == {}, "what was proved is committed"
+    mend("remote_access", "disk", "replace_line", path="/etc/pam.d/login", line="# more", to="# less")
+    assert must(host, "cat /etc/pam.d/login") == f"{before}# less\n"
+    assert enters(host)
+
+
+def test_line_that_would_shut_us_out_is_undone(host: Host, apply: Apply) -> None:
+    path = "/etc/ssh/sshd_config.d/70-ours.conf"
+    must(host, f"echo '# ours' > {path}")
+    before = must(host, WAY_IN)
+    args = {"path": path, "line": "# ours", "to": "PubkeyAcceptedAlgorithms rsa-sha2-512"}
+    applied = apply("remote_access", "repair-disk", "replace_line", args)
+    assert applied.status != 0 and "the former state was put back" in applied.output, applied.output
+    assert must(host, WAY_IN) == before
+    must(host, f"rm {path}")
+    assert enters(host)
+
+
+def test_file_comes_back_as_the_baseline_has_it(host: Host, apply: Apply, tmp_path: Path) -> None:
+    whole = must(host, "cat /etc/pam.d/common-account")
+    text = f"{whole}# as on a healthy day: {{{{ 7 * 7 }}}}\n"
+    name = hashlib.sha256(text.encode()).hexdigest()
+    (tmp_path / name).write_text(text)
+    must(host, "sed -i s/pam_unix.so/pam_unix2.so/ /etc/pam.d/common-account")
+    assert not enters(host)
+    args = {"path": "/etc/pam.d/common-account", "text": name, "mode": "0644"}
+    aside = {"ansible_connection": "containers.podman.podman", "ansible_user": "root", "ansible_become": False}
+    for changed in (True, False):
+        applied = apply("remote_access", "repair-disk", "login_file", args, remote_access_texts=str(tmp_path), **aside)
+        assert applied.status == 0 and bool(applied.changed) == changed, applied.output
+    assert must(host, "cat /etc/pam.d/common-account") == text
+    assert "pam_unix2" in must(host, f"cat {KEPT}/etc/pam.d/common-account")
+    assert enters(host)
+    must(host, "sed -i '$d' /etc/pam.d/common-account")
+    assert apply("remote_access", "repair-disk", "login_file", args).status != 0, "without a folder of texts"
+
+
+def test_boot_goes_on_without_what_it_needed(host: Host, mend: Mend) -> None:
+    units, name = "/etc/systemd/system", "mnt-gone.mount"
+    must(
+        host,
+        f"printf '[Mount]\\nWhat=/srv/gone.img\\nWhere=/mnt/gone\\n' > {units}/{name}; "
+        f"mkdir -p {units}/local-fs.target.requires; ln -s {units}/{name} {units}/local-fs.target.requires/",
+    )
+    mend("remote_access", "disk", "boot_link", link=f"{units}/local-fs.target.requires/{name}")
+    assert must(host, f"readlink {units}/local-fs.target.wants/{name}").strip() == f"{units}/{name}"
+    assert not host.file(f"{units}/local-fs.target.requires/{name}").exists
+    mend("remote_access", "disk", "boot_link", link=f"{units}/local-fs.target.wants/{name}")
+    assert not host.file(f"{units}/local-fs.target.wants/{name}").exists
+    assert host.file(f"{units}/{name}").exists
+    must(host, f"rm {units}/{name}")
+
+
+def test_boot_that_waits_is_let_go_on(host: Host, apply: Apply) -> None:
+    unit = "/run/systemd/system/wait-for-nfs.service"
+    text = "[Unit]\\nBefore=systemd-user-sessions.service\\n[Service]\\nType=oneshot\\nExecStart=/bin/sleep infinity\\n"
+    must(
+        host,
+        f"printf '{text}' > {unit}; systemctl daemon-reload; systemctl stop systemd-user-sessions; "
+        "touch /run/nologin; systemctl start --no-block wait-for-nfs systemd-user-sessions",
+    )
+    assert not enters(host)
+    mend_without_ssh(apply, "let_go", "live", unit="wait-for-nfs.service")
+    assert enters(host)
+    must(host, f"rm {unit}; systemctl daemon-reload")
+
+
+@pytest.mark.at_rest
+@pytest.mark.parametrize(
+    ("step", "args", "words"),
+    [
+        ("nologin", {"path": "/etc/passwd"}, "allowed: /etc/nologin"),
+        ("account_open", {"user": "root"}, "allowed: remote_access_deploy_user"),
+        ("replace_line", {"path": "/etc/shadow", "line": "x", "to": ""}, "allowed: a file of sshd"),
+        ("replace_line", {"path": "/etc/ssh/../shadow", "line": "x", "to": ""}, "allowed: a file of sshd"),
+        ("replace_line", {"path": "/etc/pam.d/su", "line": "auth sufficient x.so"}, "none that asks who somebody is"),
+        ("replace_line", {"path": "/etc/hosts.deny", "line": "x", "to": "a\nb"}, "one line"),
+        ("boot_link", {"link": "/etc/systemd/system/ssh.service"}, "allowed: a link below"),
+    ],
+)
+def test_step_that_cannot_be_meant_is_refused(host: Host, apply: Apply, step: str, args: Any, words: str) -> None:
+    before = must(host, WAY_IN)
+    applied = apply("remote_access", "repair-disk", step, args)
+    assert applied.status != 0 and words in applied.output, applied.output
+    assert must(host, WAY_IN) == before

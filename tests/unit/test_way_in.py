@@ -242,6 +242,17 @@ def test_home_that_others_may_write_to(disk: Disk) -> None:
     assert found(root) == {"path:/home/deploy": ["host_base: path_mode path=/home/deploy mode=0755"]}
 
 
+@pytest.mark.parametrize("mode", [0o775, 0o750])
+def test_home_that_the_group_may_write_to_is_open_where_others_are_in_it(disk: Disk, mode: int) -> None:
+    root = disk()
+    home = root / "home" / "deploy"
+    home.chmod(mode)
+    os.chown(home, 1000, 1000)
+    assert found(root) == {}
+    os.chown(home, 1000, 0)
+    assert bool(found(root)) == (mode == 0o775)
+
+
 @pytest.mark.parametrize(
     ("file", "rule", "to"),
     [

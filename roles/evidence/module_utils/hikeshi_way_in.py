@@ -7,8 +7,8 @@ here. `way_in` of the evidence:
     accounts    name → {uid, gid, home, shell, shell_kind, groups, locked, changed, most, inactive, expires} of each
                 account that subjects name (`accounts`), null where there is none. shell_kind: as in `paths`, of what it
                 leads to; changed, most, inactive, expires: shadow's numbers of days, null where it has none; no hash
-    key_paths   name → [{path, kind, mode, owner}] of what sshd wants to be the account's or root's alone, from the
-                home down to authorized_keys; those that are there
+    key_paths   name → [{path, kind, mode, owner, members}] of what sshd wants to be the account's or root's alone, from
+                the home down to authorized_keys; those that are there. members: who belongs to its group
     sshd        [{file, line, words, match}]: what sshd reads, in its order, at most 500 lines; what Include names in
                 its place; match: the words of the Match in which a line stands, "" in none
     modules     [{file, line, words, kind, control, name}]: lines of the files by which PAM lets people in that name a
@@ -102,25 +102,26 @@ class WayIn:
 
     def key_paths(self, accounts):
         """Return what lies between each account's home and its keys."""
-        names = {row[2]: row[0] for row in reversed(self.root.table("/etc/passwd", 7))}
-        found = {}
+        people, found = list(reversed(self.root.table("/etc/passwd", 7))), {}
+        names = {row[2]: row[0] for row in people}
         for name, account in accounts.items():
             home = account and posixpath.normpath(account["home"])
             places = [home, f"{home}/.ssh", f"{home}/.ssh/authorized_keys"] if home and home.startswith("/") else []
             found[name] = []
             for path in places:
                 with self.root.reached(path) as handle:
-                    if handle is not None:
-                        status = os.fstat(handle)
-                        mode, owner = stat.S_IMODE(status.st_mode), str(status.st_uid)
-                        found[name].append(
-                            {
-                                "path": path,
-                                "kind": kind_of(status),
-                                "mode": f"{mode:04o}",
-                                "owner": names.get(owner, owner),
-                            }
-                        )
+                    status = os.fstat(handle) if handle is not None else None
+                if status:
+                    owner, gid = str(status.st_uid), str(status.st_gid)
+                    members = {row[0] for row in people if row[3] == gid}
+                    for row in self.root.table("/etc/group", 4):
+                        members |= set(filter(None, row[3].split(","))) if row[2] == gid else set()
+                    found[name].append(
+                        {
+                            "path": text(path), "kind": kind_of(status), "owner": names.get(owner, owner),
+                            "mode": f"{stat.S_IMODE(status.st_mode):04o}", "members": sorted(members)[:LINES_LIMIT],
+                        }
+                    )  # fmt: skip
         return found
 
     def sshd(self):

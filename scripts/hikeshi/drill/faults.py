@@ -25,7 +25,7 @@ class FaultData(BaseModel):
     host: str
     probe: str = ""  # that turns red; none where no customer notices
     subjects: list[str]
-    after_reboot: bool = False  # a restart would mend it: it comes after the scenario's
+    after_reboot: bool = False  # a restart would mend it, or it need not wait for one: it comes after the scenario's
     excludes: list[str] = []  # faults beside which this one cannot be made
     small_disk: bool = False  # it fills a disk: only one of an instance's `small_disks`
     unnamed: bool = False  # no rule knows it: it is mended through the baseline
@@ -97,13 +97,11 @@ def choose(name: str, seed: int) -> Fault:
 
 def compatible(names: Collection[str]) -> bool:
     """Say whether these faults can be made side by side."""
-    known = catalogue()
-    # Nobody gets in after the restart to make what it would mend.
-    shut, late = ({known[name].host for name in names if getattr(known[name], key)} for key in _IN_TURN)
-    return not (shut & late) and not any(set(known[name].excludes) & set(names) for name in names)
-
-
-_IN_TURN = ("keeps_out", "after_reboot")
+    known = {name: catalogue()[name] for name in names}
+    # Nobody gets in after the restart to make what comes then.
+    shut = {data.host for data in known.values() if data.keeps_out and not data.after_reboot}
+    late = {data.host for data in known.values() if data.after_reboot}
+    return not shut & late and not any(set(data.excludes) & known.keys() for data in known.values())
 
 
 def choose_all(names: Sequence[str], seed: int) -> list[Fault]:

@@ -213,7 +213,9 @@ def break_site(names: list[str], seed: int | None, reboot: str) -> list[faults.F
         faults.inject(site, [fault for fault in chosen if not (reboot and fault.after_reboot)])
         if reboot:
             screen.say(f"the platform restarts {reboot}")
-            containers.reboot(state, reboot, greets=not any(fault.keeps_out for fault in chosen))
+            containers.reboot(
+                state, reboot, greets=not any(fault.keeps_out and not fault.after_reboot for fault in chosen)
+            )
             later = [fault for fault in chosen if fault.after_reboot]
             if later:
                 # sshd is there long before the services are, and what they have not made yet cannot be taken from them.

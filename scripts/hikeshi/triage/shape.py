@@ -222,6 +222,7 @@ class _KeyPath(BaseModel):
     kind: Text
     mode: Mode
     owner: Text
+    members: Lines
 
 
 class _Line(BaseModel):

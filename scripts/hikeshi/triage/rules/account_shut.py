@@ -8,7 +8,7 @@ from hikeshi.triage.findings import Effect, Evidence, Finding, Step
 
 ON_DISK = True
 _DAY_S = 86400
-_OTHERS_WRITE = 0o022
+_OTHERS_WRITE, _GROUP_WRITES = 0o022, 0o020
 
 
 def find(evidence: Evidence) -> Iterator[Finding]:
@@ -60,7 +60,9 @@ def _quote(account: Evidence | None) -> str:
 
 def _open_to_others(host: str, name: str, item: dict[str, Any]) -> Iterator[Finding]:
     mode, args = int(item["mode"], 8), {}
-    if mode & _OTHERS_WRITE:
+    # Debian's sshd does not mind a group that is the account's alone.
+    own_group = item["members"] == [name] and _GROUP_WRITES
+    if mode & _OTHERS_WRITE & ~own_group:
         args["mode"] = f"{mode & ~_OTHERS_WRITE:04o}"
     if item["owner"] not in (name, "root"):
         args["owner"] = name
