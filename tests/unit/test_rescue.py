@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
 from hikeshi import bombs
 from hikeshi.copies import digests, disk, making, mending, proving, record, replay, rescue, swap, work
@@ -25,10 +26,11 @@ from hikeshi.repair import Mended
 from hikeshi.site import Site, load
 from hikeshi.triage.findings import Step
 from hikeshi.triage.plan import Plan, Planned
-from tests.unit.commands import Runs, hikeshi
+from tests.unit.commands import Runs, hikeshi, stopped
 from tests.unit.conftest import SITE, Project
-from tests.unit.copy_cloud import Cloud, alive, cloud, copied
+from tests.unit.copy_cloud import Cloud, Killed, alive, cloud, copied
 from tests.unit.test_copies import ALLOWED, MOST_STEPS, NONE, agree, items, shop, uses
+from tests.unit.test_triage import HEALTHY
 
 __all__ = ["cloud"]
 STEP = Step("web1", "remote_access", "nologin_gone", "disk", {"path": "/etc/nologin"})
@@ -51,6 +53,7 @@ class World:
     rehearsed: dict[str, str] = field(default_factory=dict)  # what the rehearsed machine tells, over what is right
     lets_in: bool = True  # the swapped machine
     before: list[str] = field(default_factory=lambda: ["top"])  # green on the original
+    on_login: Any = None
     after: list[ProbeResult] = field(default_factory=lambda: [probe("top", passed=True)])
 
     def judge(self, site: Site, copy: Copy) -> DiskLook:
@@ -58,7 +61,7 @@ class World:
             broken = self.cloud.works[copy.id] == "broken"
         self.did.append("judge")
         steps = (Planned(STEP, ()),) if broken else ()
-        seen: Any = SimpleNamespace(bombs=self.bombs, until=datetime.now(UTC), standing=[])
+        seen: Any = SimpleNamespace(bombs=self.bombs, until=datetime.now(UTC), standing=[], as_data=dict)
         return DiskLook(copy.id, "web1", {}, [], Plan(steps), seen, [], [], None)
 
     def mend(self, site: Site, copy: Copy, look: DiskLook, *, holds: Sequence[Any], recovery: int | None) -> DiskMended:
@@ -80,6 +83,8 @@ class World:
             return Login(right | self.rehearsed) if disk_says == "mended" else Login(why="Connection refused")
         self.did.append("log in")
         there = self.cloud.serving.running and self.cloud.serving.disk == "mended" and self.lets_in
+        if there and self.on_login:
+            self.on_login()
         return Login({"uid": "0"}) if there else Login(why="Connection refused")
 
     def look(self, site: Site, views: Sequence[str], **_: Any) -> list[ProbeResult]:
@@ -413,3 +418,105 @@ def test_a_machine_that_stands_in_is_asked_through_its_own_ssh(project: Project)
     assert (view.url, view.host, view.via) == ("http://10.0.0.2:8080", "shop.example", "web1")
     assert there.ssh_arguments[-4:-2] == ["-o", "ProxyCommand=relay %%"]
     assert there.control_folder != site.control_folder, "no shared connection may lead to the original"
+
+
+# A recovery by way of the disk
+
+
+@pytest.fixture
+def shut(project: Project, world: World, runs: Runs) -> Runs:
+    """A site of two hosts, one of which lets nobody in until it runs from its mended disk; its nginx does not run."""
+    data = yaml.safe_load((project.folder / "site.yml").read_text())
+    permitted = dict.fromkeys(("copy", "reboot", "hold-jobs"), ALLOWED)
+    project.site({**data, "permissions": permitted, "copy": NONE})
+    runs.away, runs.others = {"web1": "Connection refused"}, {"web2": HEALTHY}
+    runs.evidence = [HEALTHY, stopped("nginx.service"), HEALTHY]
+    world.on_login = runs.away.clear
+    return runs
+
+
+def test_a_recovery_gets_in_by_the_disk_and_goes_on(
+    cloud: Cloud, world: World, shut: Runs, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    world.bombs = [BOMB]
+    assert hikeshi(monkeypatch, "recover", "--yes", "--json") == 0
+    data = json.loads(capsys.readouterr().out)
+    (rescued,) = data["disks"]["rescued"]
+    assert rescued["swapped"] and rescued["host"] == "web1" and cloud.serving.disk == "mended"
+    assert data["healthy"] and not data["refused"] and data["steps"][0]["args"] == {"unit": "nginx.service"}
+    look_again = ["collect-evidence.yml", "recover-site.yml", "collect-evidence.yml"]
+    assert shut.playbooks[:4] == ["collect-evidence.yml", *look_again], "first who lets nobody in, then the rest"
+    records = store.journal(load()).records()
+    (start,) = [item for item in records if item.kind == "recovery.start"]
+    opened = [item for item in records if item.kind == "item.opened" and item.data["item"] == "jobs"]
+    assert {item.data["recovery"] for item in opened} == {start.seq}, "a recovery holds them, and will release them"
+    stages = [item.data["stage"] for item in records if item.kind == "stage.start"]
+    assert stages[:3] == ["probe", "look", "rescue"] and "swap" in stages and stages[-1] != "rescue"
+    assert hikeshi(monkeypatch, "recover", "--yes") == 0, "nothing is left to do"
+
+
+def test_what_a_recovery_would_do_by_the_disk_is_said(
+    cloud: Cloud, world: World, shut: Runs, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    for way in ("--plan", "--check"):
+        assert hikeshi(monkeypatch, "recover", way) == 3
+        said = " ".join(capsys.readouterr().out.split())
+        assert "by way of the disk: web1 lets nobody in; by way of its disk: copy web1 with its data" in said
+        shut.others = {}  # and where no other host is left to be judged
+    assert not cloud.copies and world.did == [] and "recover-site.yml" not in shut.playbooks
+
+
+def test_a_recovery_without_permission_stops_before_the_swap_and_goes_on_after_it(
+    cloud: Cloud, world: World, shut: Runs, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    site = load()
+    refused = {"name": "reboot", "by": "Ms Ito", "words": "Not yet", "limit": None, "until": None}
+    store.journal(site).append("permission.refused", refused)
+    assert hikeshi(monkeypatch, "recover", "--yes") == 5
+    assert "hikeshi incident permit reboot" in " ".join(capsys.readouterr().err.split())
+    assert cloud.serving is cloud.original and cloud.original.running
+    before = [*world.did]
+    store.journal(site).append("permission.granted", {**refused, "words": "Now"})
+    assert hikeshi(monkeypatch, "recover", "--yes") == 0
+    assert world.did == [*before, "log in"] and cloud.serving.disk == "mended"
+
+
+def test_a_lone_host_is_rescued(
+    cloud: Cloud, world: World, shut: Runs, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    shut.others = {}
+    shut.evidence = [HEALTHY]
+    assert hikeshi(monkeypatch, "recover", "--yes") == 0
+    assert cloud.serving.disk == "mended"
+
+
+def test_a_recovery_killed_between_two_disks_goes_on_there_before_it_looks(
+    cloud: Cloud, world: World, shut: Runs, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    site = load()
+
+    def dies(copy: Copy) -> None:
+        cloud.dead = True
+        raise Killed
+
+    with monkeypatch.context() as patch, alive(cloud):
+        patch.setattr(cloud, "swap_in", dies)
+        go(site)
+    assert copied(site).swapped and not _proven(site) and not cloud.original.running
+    shut.evidence = [HEALTHY]
+    with alive(cloud):
+        assert hikeshi(monkeypatch, "recover", "--yes") == 0
+    assert _proven(site) and cloud.serving.disk == "mended" and cloud.serving.running
+    assert "is between two disks" in " ".join(capsys.readouterr().err.split())
+
+
+def test_where_a_person_must_do_it_the_others_are_mended_meanwhile(
+    project: Project, runs: Runs, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    data = yaml.safe_load((project.folder / "site.yml").read_text())
+    project.site({**data, "permissions": {"copy": ALLOWED}, "copy": NONE})
+    runs.away, runs.others = {"web1": "Connection refused"}, {"web2": stopped("nginx.service") | {"host": "web2"}}
+    assert hikeshi(monkeypatch, "recover", "--yes") == 3
+    assert "recover-site.yml" in runs.playbooks
+    said = " ".join(capsys.readouterr().err.split())
+    assert "web1 waits for a person" in said and "next: no driver makes copies at this cloud" in said

@@ -3,10 +3,13 @@
 What it tells is hostile: it is read up to a bound and never interpreted.
 """
 
+import os
+import signal
 import subprocess
 import threading
 import time
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import httpx
@@ -19,7 +22,7 @@ from hikeshi.site import Site
 from hikeshi.text import printable
 
 LOGIN_S = 90.0  # how long a machine that was just started may take until it lets us in
-TRY_S, PAUSE_S = 20.0, 1.0
+TRY_S, PAUSE_S = 30.0, 1.0  # while a host boots, PAM may wait for 25 s until it lets somebody in
 MOST_TOLD = 64 << 10
 # One line each; what is asked changes nothing.
 ASK = r"""
@@ -58,24 +61,32 @@ def log_in(site: Site, host: str, *, wait_s: float = LOGIN_S) -> Login:
 def _try(site: Site, host: str) -> Login:
     words = ["ssh", *site.ssh_arguments, "-T", "-a", "-x", "-o", "BatchMode=yes", "-o", "ConnectTimeout=8", "-o",
              "ControlPath=none", host, "sudo -n sh -s"]  # fmt: skip
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+    # A group of its own: what speaks for ssh with a rehearsed machine ends with it.
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    ) as process:
         assert process.stdin and process.stdout  # noqa: S101 (they are pipes)
-        late = threading.Timer(TRY_S, process.kill)
+        late = threading.Timer(TRY_S, _end, (process,))
         late.start()
         try:
-            process.stdin.write(ASK.encode())
-            process.stdin.close()
-        except OSError:
-            pass  # it said no before it was asked; what it said is read below
-        said = process.stdout.read(MOST_TOLD).decode(errors="replace")
-        process.kill()
-        late.cancel()
+            with suppress(OSError):  # it said no before it was asked; what it said is read below
+                process.stdin.write(ASK.encode())
+                process.stdin.close()
+            said = process.stdout.read(MOST_TOLD).decode(errors="replace")
+        finally:
+            late.cancel()
+            _end(process)
     told = {}
     for line in said.splitlines():
         key, found, value = line.partition("=")
         if found and key in ("uid", "machine", "routes", "timers", "daemons"):
             told[key] = printable(value.strip(), 300)
     return Login(told, "" if told.get("uid") == "0" else printable(said.strip(), 300) or f"no answer in {TRY_S:.0f} s")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def serving(site: Site, host: str) -> list[str]:

@@ -197,7 +197,7 @@ def _mend(site: Site, done: Rescue, copy: Copy, track: Stages, ask: Ask, recover
         if lost := [f"{item.id}: {item.why}" for item in done.mended.held if item.failed]:
             action.failed("; ".join(lost)[:2000])
     for item in done.mended.difference:
-        screen.say(f"  different now · {screen.line(item.words, 300)}")
+        screen.say(f"  different now · {screen.line(item.subject, 200)}: {screen.line(item.words, 300)}")
     for finding in done.mended.look.found:
         screen.say(f"[bold yellow]still so on the disk[/bold yellow] · {screen.line(finding.cause, 300)}")
     if lost:
