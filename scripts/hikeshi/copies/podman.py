@@ -473,7 +473,7 @@ class Podman:
             )
         words = [*APART, "--cap-add", FILE_POWERS, "--passwd=false", "--systemd", "false", *self.marks(copy),
                  "--tmpfs", f"{MEMORY}:mode=1777", "--tmpfs", "/run", "--env", "SYSTEMD_OFFLINE=1"]  # fmt: skip
-        words += ["--volume", f"{self._devices(copy)}:/dev:ro,dev,nosuid,noexec,nocopy"]
+        words += ["--volume", f"{self._devices(copy)}:/dev:ro,dev,nosuid,noexec"]
         how = "nosuid,nodev" + (",ro" if layer else "")
         disks = copy.taken.disks if copy.taken else []
         lie = self._places([self.volume(copy, disk, "work") for disk in disks])
@@ -483,7 +483,11 @@ class Podman:
         return [*words, "--rootfs", f"{tree}{layer}"]
 
     def _devices(self, copy: Copy) -> str:
-        """Return the name of a volume with what a container must find in /dev."""
+        """Return where a volume lies with what a container must find in /dev.
+
+        It is bound by its path: beside one that is named podman leaves its own /dev, and with many disks it is chance
+        which of them comes last and is seen.
+        """
         name = self.container(copy, "dev")
         if self._inspect("volume", name) is None:
             self._podman("volume", "create", *self.marks(copy), name)
@@ -496,7 +500,7 @@ class Podman:
             (place / node).chmod(0o666)
         with suppress(FileExistsError):
             (place / "fd").symlink_to("/proc/self/fd")
-        return name
+        return str(place)
 
     @contextmanager
     def _room_watched(self, container: str) -> Iterator[None]:
