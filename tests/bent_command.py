@@ -26,6 +26,14 @@ GATE_BOUNDARIES = [
     "stage.start/open the gate", "stage.end/open the gate",
 ]  # fmt: skip
 
+# The same of one that goes by way of a disk; in this order each is reached by the call that goes on after the last.
+RESCUE_BOUNDARIES = [
+    "stage.start/rescue", "stage.start/copy", "stage.end/copy", "stage.start/judge the disk",
+    "stage.end/judge the disk", "stage.start/mend the copy", "stage.end/mend the copy", "stage.start/seal the disk",
+    "stage.end/seal the disk", "stage.start/rehearse", "stage.end/rehearse", "stage.start/swap", "stage.end/swap",
+    "stage.start/prove the swap", "stage.end/prove the swap", "stage.end/rescue",
+]  # fmt: skip
+
 
 def die_at(boundary: str) -> None:
     """Let this process die once it has written this record of a recovery of its own."""

@@ -198,6 +198,7 @@ def _agreed(question: str, command: str, *, yes: bool) -> bool:
 
 
 copies.add_to(app, _agreed)
+copies.add_rescue_to(app, _agreed)
 
 
 @app.command("baseline")
@@ -262,7 +263,12 @@ def recover_site(
             screen.say("meanwhile every customer sees the sorry page, and nobody can buy; it goes when the shop works")
         return _agreed("Carry it out?", "hikeshi recover --yes", yes=yes or check)
 
-    done = recover.recover(chosen, approve=approve, check=check, plan_only=plan)
+    def ask(told: Sequence[str], question: str) -> bool:
+        for words in told:
+            screen.say(f"  {screen.line(words, 300)}")
+        return _agreed(question, "hikeshi recover --yes", yes=yes)
+
+    done = recover.recover(chosen, approve=approve, ask=ask, check=check, plan_only=plan)
     if as_json:
         screen.print_json(done.as_data())
     else:
@@ -277,6 +283,8 @@ def show_recovery(site: Site, done: recover.Recovery, *, plan_only: bool, check:
         screen.out.print(
             f"[bold red]not judged[/bold red], and left as it is: {screen.line(refused.problem.message, 400)}"
         )
+    for line in done.disks.foreseen if done.disks else ():
+        screen.out.print(f"by way of the disk: {screen.line(line, 600)}")
     for line in done.unseen:
         screen.out.print(f"not seen: {screen.line(line, 300)}")
     still = done.found if plan_only or check else done.left

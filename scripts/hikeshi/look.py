@@ -76,8 +76,9 @@ def evidence(
     texts: bool = False,
     state: bool = False,
     packages: bool = False,
+    even_none: bool = False,
 ) -> Looked:
-    """Collect the evidence of every host of the site; raise when none of them can be judged.
+    """Collect the evidence of every host of the site; raise when none of them can be judged, unless `even_none`.
 
     A host that is not reached, or says what cannot be judged, keeps nobody from judging and mending the others.
 
@@ -111,11 +112,16 @@ def evidence(
                 if state:
                     del hosts[host]
                     refused.append(Refused(host, problem))
-    if refused and not hosts:
-        first, *more = refused
-        also = f" (nor can be judged: {', '.join(item.host for item in more)})" if more else ""
-        raise type(first.problem)(first.problem.message + also, first.problem.fix)
+    if refused and not hosts and not even_none:
+        raise none_judged(refused)
     return Looked(hosts, sorted(refused, key=lambda item: item.host), agenda_of(site, schedules))
+
+
+def none_judged(refused: Sequence[Refused]) -> HikeshiError:
+    """Return the error that says that no host at all can be judged."""
+    first, *more = refused
+    also = f" (nor can be judged: {', '.join(item.host for item in more)})" if more else ""
+    return type(first.problem)(first.problem.message + also, first.problem.fix)
 
 
 def jobs_program() -> str:

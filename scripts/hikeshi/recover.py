@@ -14,6 +14,7 @@ from typing import Any
 
 from hikeshi import baseline, lock, look, probes, repair, runner, screen
 from hikeshi.baseline import Baseline
+from hikeshi.copies.rescue import Ask
 from hikeshi.errors import HikeshiError, RefusedError
 from hikeshi.incident import permissions, show, stages, store
 from hikeshi.incident.stages import Stages
@@ -21,6 +22,7 @@ from hikeshi.look import Evidence, Refused
 from hikeshi.probes import ProbeResult
 from hikeshi.recovery_gate import Gate
 from hikeshi.recovery_jobs import Jobs
+from hikeshi.recovery_rescue import Disks, nobody
 from hikeshi.repair import ROUNDS, Mended
 from hikeshi.runner import RunResult
 from hikeshi.schedule.agenda import Agenda
@@ -75,6 +77,7 @@ class Recovery:
     gate_told: str = ""  # what stays closed at the end, until when, and what opens it
     jobs: Jobs | None = field(default=None, repr=False)
     agenda: Agenda | None = field(default=None, repr=False)  # of the first look
+    disks: Disks | None = field(default=None, repr=False)
     jobs_told: str = ""  # what stays held at the end, and what releases it
     next_look: str = ""  # where a person looks next when it is not healthy
 
@@ -112,7 +115,8 @@ class Recovery:
         last look; unseen, kept, drift: as there, of the last look; baseline: its name or null; restored, tried:
         [sentence], differences that were put back, with and without help; gate: sentence, what stays closed until
         when, or ""; jobs: sentence, what stays held, or ""; agenda: what was scheduled at the first look, as `jobs
-        list` has it, or null; probes_before, probes_after: as probes there.
+        list` has it, or null; disks: {rescued: [as rescue has it], foreseen: [sentence]}, hosts that let nobody in, or
+        null; probes_before, probes_after: as probes there.
         """
         return {
             "site": self.site,
@@ -137,6 +141,7 @@ class Recovery:
             "gate": self.gate_told,
             "jobs": self.jobs_told,
             "agenda": self.agenda.as_data() if self.agenda else None,
+            "disks": self.disks.as_data() if self.disks else None,
             "probes_after": [asdict(item) for item in self.after],
         }
 
@@ -175,10 +180,14 @@ def recover(
     site: Site,
     *,
     approve: Approve,
+    ask: Ask = nobody,
     check: bool = False,
     plan_only: bool = False,
 ) -> Recovery:
-    """Recover a site. `approve` is asked before the first change; a healthy site is left as it is."""
+    """Recover a site. `approve` is asked before the first change; a healthy site is left as it is.
+
+    `ask` is asked before a host that lets nobody in is rescued by way of its disk.
+    """
     done = Recovery(site.name, started=datetime.now(UTC).isoformat(timespec="seconds"))
     began = time.monotonic()
     show.remind(site)
@@ -188,8 +197,11 @@ def recover(
         stages.recovery(journal, check=check, plan=plan_only) as (track, action),
     ):
         done.gate, done.jobs = Gate(site, track), Jobs(site, track)
+        done.disks = Disks(site, track, ask)
         with done.gate.kept():
-            _recover(site, done, track, done.gate, done.jobs, approve=approve, check=check, plan_only=plan_only)
+            _recover(
+                site, done, track, done.gate, done.jobs, done.disks, approve=approve, check=check, plan_only=plan_only
+            )
         done.gate_told, done.jobs_told = done.gate.told, done.jobs.told
         action.data.update(healthy=done.healthy, changed=done.changed)
     done.seconds = time.monotonic() - began
@@ -197,9 +209,9 @@ def recover(
     return done
 
 
-def _look(site: Site, done: Recovery) -> list[Finding]:
+def _look(site: Site, done: Recovery, *, even_none: bool = False) -> list[Finding]:
     """Look at every host and return what is wrong; note it, what could not be seen, what people added or changed."""
-    looked = look.evidence(site, against=done.against, state=done.against is not None)
+    looked = look.evidence(site, against=done.against, state=done.against is not None, even_none=even_none)
     done.evidence, done.refused = looked.hosts, looked.refused
     done.agenda = done.agenda or looked.agenda
     found = triage.judge(done.evidence, done.against.hosts if done.against else None)
@@ -217,9 +229,9 @@ def _look(site: Site, done: Recovery) -> list[Finding]:
     return done.judged
 
 
-def _look_when_quiet(site: Site, done: Recovery) -> list[Finding]:
+def _look_when_quiet(site: Site, done: Recovery, *, even_none: bool = False) -> list[Finding]:
     """Look; wait until no host runs any more what an earlier, killed run started there, and look again."""
-    found = _look(site, done)
+    found = _look(site, done, even_none=even_none)
     deadline = time.monotonic() + ABANDONED_WAIT_S
     while left := [(host, item) for host, seen in done.evidence.items() for item in seen["abandoned"]]:
         host, item = left[0]
@@ -240,6 +252,8 @@ def _look_when_quiet(site: Site, done: Recovery) -> list[Finding]:
 def _next_look(site: Site, done: Recovery) -> str:
     """Return the command with which a person goes on where we gave up."""
     again = f"hikeshi recover --site {site.name} --plan"
+    if done.disks and done.disks.next_step:
+        return done.disks.next_step
     for finding in done.left:
         kind, _, name = finding.subject.partition(":")
         if kind == "unit":
@@ -260,7 +274,7 @@ def _next_look(site: Site, done: Recovery) -> str:
 
 
 def _recover(
-    site: Site, done: Recovery, track: Stages, gate: Gate, jobs: Jobs, *, approve: Approve, check: bool,
+    site: Site, done: Recovery, track: Stages, gate: Gate, jobs: Jobs, disks: Disks, *, approve: Approve, check: bool,
     plan_only: bool,
 ) -> None:  # fmt: skip
     if track.earlier:
@@ -271,11 +285,20 @@ def _recover(
         done.before = probes.run(site, "customer", report=screen.probe_line)
         show.note_probes(site, "customer", done.before)
     done.against = _baseline(site)
+    swapped = not plan_only and not check and disks.finish()
     if not plan_only and not check:
         _take_back_half(site, track, approve)
     with track.stage("look"):
-        found = _look_when_quiet(site, done)
-        done.found = found
+        found = _look_when_quiet(site, done, even_none=True)
+    if plan_only or check:
+        disks.foresee(done.refused)
+    elif disks.get_in(done.refused):
+        swapped, done.agenda = True, None
+        with track.stage("look"):
+            found = _look_when_quiet(site, done, even_none=True)
+    if not done.evidence and not disks.foreseen and not disks.asked:
+        raise look.none_judged(done.refused)
+    done.found = found
     for refused in done.refused:
         screen.say(f"[bold red]not judged[/bold red], and left as it is: {screen.line(refused.problem.message, 400)}")
     for finding in found:
@@ -285,6 +308,9 @@ def _recover(
         jobs.look(done.agenda)
     plan = done.proposed = planning.make(found, done.evidence)
     red = not all(item.passed for item in done.before)
+    if swapped:  # what customers saw before says nothing of the machine that runs now
+        with track.stage("probe"):
+            red = not all(item.passed for item in look.probe_all(site, kinds=look.KINDS[:1]))
     if not plan_only and not check:
         gate.look(red=red)
         if gate.shut:  # then customers see the sorry page, and it says nothing of the shop

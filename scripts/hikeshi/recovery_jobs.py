@@ -154,10 +154,8 @@ class Jobs:
 
     def _grave_ids(self) -> set[tuple[str, str]] | None:
         """Return which of the held jobs may do harm, as the journal tells of their holding; None where it does not."""
-        if self._grave:
-            return set(self._grave)
-        found: set[tuple[str, str]] = set()
-        told = False
+        found = set(self._grave)  # and what was held on a disk, or by a recovery before
+        told = bool(found)
         for record in store.journal(self.site).records():
             if record.kind == "jobs.held" and isinstance(record.data.get("jobs"), list):
                 told = True

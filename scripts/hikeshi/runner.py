@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -192,7 +193,7 @@ def _run(
         # ansible-runner turns this off, whatever ansible.cfg says.
         "ANSIBLE_HOST_KEY_CHECKING": "True",
         "ANSIBLE_SSH_CONTROL_PATH_DIR": str(site.control_folder),
-        "ANSIBLE_SSH_COMMON_ARGS": " ".join(site.ssh_arguments),
+        "ANSIBLE_SSH_COMMON_ARGS": shlex.join(site.ssh_arguments),
         "HIKESHI_RUN_BY": str(os.getpid()),
         "ANSIBLE_NOCOLOR": "1",
         "ANSIBLE_DEPRECATION_WARNINGS": "0",

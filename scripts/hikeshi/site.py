@@ -261,6 +261,7 @@ class Site:
     folder: Path
     private: Path
     data: SiteData
+    ssh_more: tuple[str, ...] = ()  # further options of ssh, by which it gets to a machine that stands in for a host
 
     def views(self, kind: str) -> list[str]:
         """Return the names of all views of a kind, `customer` or `direct`, the plain one first."""
@@ -311,7 +312,7 @@ class Site:
             arguments += ["-o", "IdentitiesOnly=yes"]
         if (self.private / "known_hosts").exists():
             arguments += ["-o", f"UserKnownHostsFile={self.private / 'known_hosts'}"]
-        return arguments
+        return [*arguments, *self.ssh_more]
 
     @property
     def control_folder(self) -> Path:
@@ -323,7 +324,7 @@ class Site:
         """
         known = self.private / "known_hosts"
         key = self.private / "ssh_key"
-        identity = str(self.private).encode()
+        identity = "\0".join([str(self.private), *self.ssh_more]).encode()
         for path in (known, key):
             identity += path.read_bytes() if path.exists() else b"-"
         return Path.home() / ".ansible" / "cp" / hashlib.sha256(identity).hexdigest()[:10]

@@ -1,4 +1,4 @@
-"""Copying or swapping, killed as by kill -9 just before it calls podman for the N-th time: copy_dies.py ROOT VERB N."""
+"""Copying, swapping, rescuing: killed as by kill -9 just before the N-th call of podman: copy_dies.py ROOT VERB N."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hikeshi.copies import making, podman, record, swap
+from hikeshi.copies import making, podman, record, rescue, swap
 from tests.drill import copy_site
 
 
@@ -26,6 +26,8 @@ def main(root: Path, verb: str, calls: int) -> None:
         site = copy_site.look_there(patch, root)
         if verb == "copy":
             making.take(site, approve=lambda told, question: True)
+        elif verb == "rescue":
+            rescue.rescue(site, "web1", ask=lambda told, question: True)
         else:
             {"in": swap.swap_in, "back": swap.swap_back}[verb](site, record.read_all(site)[0])
 

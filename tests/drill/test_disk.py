@@ -65,10 +65,13 @@ def test_a_disk_is_judged_and_mended_in_place(site: Site) -> None:
     inside(f"""
         echo 'NoSuchWord yes' > {BROKEN}
         systemctl mask ssh.service; chmod 0700 /etc/ssh; chmod 0644 /etc/ssh/ssh_host_ed25519_key
+        echo later > /etc/nologin; chage --expiredate 1 deploy
+        echo 'account requisite pam_gone.so' >> /etc/pam.d/sshd
     """)
     copy = taken(site)
     look = disk.judge(site, copy)
-    broken = {"config:sshd", "unit:ssh.service", "path:/etc/ssh", "path:/etc/ssh/ssh_host_ed25519_key"}
+    broken = {"config:sshd", "unit:ssh.service", "path:/etc/ssh", "path:/etc/ssh/ssh_host_ed25519_key",
+              "access:/etc/nologin", "account:deploy", "access:/etc/pam.d/sshd"}  # fmt: skip
     assert broken <= subjects(look) and not look.unseen
     assert all(item.step.kind == "disk" for item in look.plan.steps)
     (bomb,) = [job for job in look.agenda.jobs if job.kind == "at"]
@@ -78,7 +81,8 @@ def test_a_disk_is_judged_and_mended_in_place(site: Site) -> None:
     assert [(item.id, item.result) for item in done.held] == [("at:a0000301ffffff", "held")]
     assert not [job for job in done.look.agenda.jobs if job.kind == "at"]
     told = {item.subject: item.words for item in done.difference}
-    assert told["file:/etc/ssh"] == "mode 0700 → 0755" and told[f"file:{BROKEN}"].startswith("is gone")
+    assert told["file:/etc/ssh"] == "mode 0700 → 0755" and told["file:/etc/nologin"].startswith("is gone")
+    assert "-account requisite pam_gone.so" in done.texts["file:/etc/pam.d/sshd"] and f"file:{BROKEN}" in told
     assert "+PasswordAuthentication no" in done.texts["file:/etc/ssh/sshd_config.d/00-hikeshi.conf"]
     state = states.derive(store.journal(site).records())
     assert state.disks["web1"].data["held"] and "on the disk of copy" in state.items["jobs"].words

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from hikeshi.copies import making, record, swap, work
-from hikeshi.copies.driver import Bench, Found, Space, Verified
+from hikeshi.copies import disk, making, mending, record, rehearsal, rescue, swap, work
+from hikeshi.copies.driver import Bench, Found, Rehearsal, Space, Verified
 from hikeshi.copies.record import Check, Copy, Size, Taken
 from hikeshi.incident.journal import Journal
 from hikeshi.site import Site
@@ -37,6 +37,9 @@ class Cloud:
         self.copies: dict[str, str] = {}  # id → what its disk says
         self.works: dict[str, str] = {}
         self.benches: set[str] = set()
+        self.inside: set[str] = set()  # ids of disks whose own programs run
+        self.tests: dict[str, tuple[int, str]] = {}  # service → exit status and words of its test
+        self.rehearsals: dict[str, str] = {}  # id → what the disk says of which it runs
         self.frozen = False
         self.bad: list[Check] = []
         self.digest = "d"
@@ -87,8 +90,25 @@ class Cloud:
         self.step()
         return Bench({"ansible_host": copy.id}, "/disk")
 
+    @contextmanager
+    def within(self, copy: Copy) -> Iterator[Bench]:
+        assert copy.id in self.benches, "the disk is open"
+        self.step()
+        self.inside.add(copy.id)
+        try:
+            yield Bench({"ansible_host": f"in {copy.id}"}, "/")
+        finally:
+            if not self.dead:
+                self.inside.discard(copy.id)
+
+    def test(self, copy: Copy, script: str, seconds: int) -> tuple[int, str]:
+        assert copy.id in self.benches and copy.id not in self.inside, "nothing of it runs while it is looked at"
+        self.step()
+        return self.tests.get(script.split("exec ")[1].split()[0], (0, ""))
+
     def close(self, copy: Copy) -> None:
         self.benches.discard(copy.id)
+        self.inside.discard(copy.id)
 
     def stop(self, copy: Copy, machine: str) -> None:
         self.step()
@@ -102,9 +122,21 @@ class Cloud:
 
     def seal(self, copy: Copy) -> tuple[str, str]:
         self.step()
+        self.rehearsals.pop(copy.id, None)
         self.machines[f"mended {copy.id}"] = Machine("mended", self.works[copy.id], ["at the time of the copy"])
         self.step()
         return "original", f"mended {copy.id}"
+
+    def rehearse(self, copy: Copy) -> Rehearsal:
+        assert copy.id not in self.rehearsals, "one that was killed was left"
+        self.step()
+        self.rehearsals[copy.id] = self.machines[f"mended {copy.id}"].disk
+        self.step()
+        return Rehearsal("relay", "10.0.0.2", "0123")
+
+    def end_rehearsal(self, copy: Copy) -> None:
+        if not self.dead:  # nothing that runs afterwards is ours
+            self.rehearsals.pop(copy.id, None)
 
     def carry(self, copy: Copy, path: str, *, back: bool) -> None:
         self.step()
@@ -135,6 +167,7 @@ class Cloud:
     def remove(self, copy: Copy, *, work_only: bool = False) -> None:
         self.frozen = False
         self.benches.discard(copy.id)
+        self.rehearsals.pop(copy.id, None)
         self.step()
         self.works.pop(copy.id, None)
         self.machines.pop(f"mended {copy.id}", None)
@@ -152,7 +185,7 @@ class Cloud:
 def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     """A cloud whose driver every site has, and a death that stops files and journal as well."""
     made = Cloud()
-    for module in (making, work, swap):
+    for module in (disk, making, mending, rehearsal, rescue, swap, work):
         monkeypatch.setattr(module, "driver_of", lambda site: made)
 
     def watched(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -50,6 +50,14 @@ def test_a_machine_of_which_nobody_knows_how_it_was_made_is_not_swapped(words: l
         podman._as_created(original(words), "name", "image")
 
 
+def test_a_rehearsal_is_in_no_network_and_has_no_disk_of_the_original() -> None:
+    words = ["--hostname", "web1", "--cap-add", "SYS_ADMIN", "--network=net:ip=10.0.0.11", "--publish", "1:22",
+             "--volume", "a:/b", "-v", "c:/d", "--mount", "type=bind,src=/", "--label", "x=y",
+             "--no-hosts", "--systemd=always", "--mac-address=02:00:00:00:00:01", "--stop-timeout", "20"]  # fmt: skip
+    kept = ["--hostname", "web1", "--cap-add", "SYS_ADMIN", "--no-hosts", "--systemd=always", "--stop-timeout", "20"]
+    assert podman._untied(words) == kept
+
+
 def test_names_come_from_the_id_and_tell_copy_from_working_copy() -> None:
     disk = Disk(name="shop-web1-images", path="/mnt/images-disk")
     assert Podman.image(copy()) == "localhost/shop-web1-copy:20261127t090000000"
@@ -165,6 +173,7 @@ def test_drill_down_removes_what_was_copied_and_the_original_of_a_swap(monkeypat
     removed = [words.rpartition(" ")[2] for words in told if words.startswith("rm ")]
     assert removed == names[1:3]
     assert told[3:] == [
+        "network ls --quiet --filter label=hikeshi.instance=hikeshi-web1", "network rm --force found",
         "volume ls --quiet --filter label=hikeshi.instance=hikeshi-web1", "volume rm --force found",
         "image ls --quiet --filter label=hikeshi.instance=hikeshi-web1", "image rm found",
     ]  # fmt: skip

@@ -12,6 +12,7 @@ import pytest
 from hikeshi import baseline, look, recover, runner
 from hikeshi.errors import ExitStatus, HikeshiError, UnreachableError
 from hikeshi.incident import store
+from hikeshi.repair import Mended
 from hikeshi.runner import Event
 from hikeshi.site import load
 from hikeshi.triage import plan
@@ -143,10 +144,10 @@ def test_what_was_found_on_a_host_that_falls_silent_still_stands(
     """The step that was to mend it cut us off: that is no success."""
     runs.others = {"web2": stopped("nginx.service") | {"host": "web2"}}
 
-    def mend(_: Any, proposed: plan.Plan, *, check: bool) -> list[recover.Mended]:
+    def mend(_: Any, proposed: plan.Plan, *, check: bool) -> list[Mended]:
         assert {planned.step.host for planned in proposed.steps} == {"web2"}
         runs.away = {"web2": "Connection timed out"}
-        return [recover.Mended(planned, changed=True, failed=False, seconds=0.1) for planned in proposed.steps]
+        return [Mended(planned, changed=True, failed=False, seconds=0.1) for planned in proposed.steps]
 
     monkeypatch.setattr(recover, "mend", mend)
     assert hikeshi(monkeypatch, "recover", "--yes", "--json") == ExitStatus.UNREACHABLE

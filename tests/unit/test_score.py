@@ -4,7 +4,8 @@ import pytest
 
 from hikeshi.drill import faults, practice
 from hikeshi.probes import ProbeResult
-from hikeshi.recover import Mended, Recovery
+from hikeshi.recover import Recovery
+from hikeshi.repair import Mended
 from hikeshi.triage.findings import Step
 from hikeshi.triage.plan import Planned
 

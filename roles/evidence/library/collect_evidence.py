@@ -864,8 +864,9 @@ def configuration(told):
     # sshd warns of what it no longer knows, and goes on.
     words = [line for line in lines(told) if "Deprecated option" not in line]
     message = next((line for line in words if "[emerg]" in line or "[ALERT]" in line), "".join(words[:1]))
-    # nginx: the place ends the message, which may quote a file's text before it, in several lines.
-    place = re.search(r"(?ms).* in (/[^\n]+?):\d+$", told[max(told.find("[emerg]"), 0) :])
+    # nginx: the place ends the message, which may quote a file's text before it, in several lines. Looked for from the
+    # beginning alone: from every character, a long text that is meant so would take hours.
+    place = re.match(r"(?ms).* in (/[^\n]+?):\d+$", told[max(told.find("[emerg]"), 0) :])
     # sshd: it begins the message.
     place = place or re.match(r"(/[^\n]+?):? line \d+: ", message)
     lost = re.search(r'\[emerg\] [\d#: ]*host not found in (?:[A-Za-z]+ )*(?:"([^"/:?\s]+)[^"]*")?', message)

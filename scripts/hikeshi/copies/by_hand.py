@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NoReturn
 
-from hikeshi.copies.driver import AskedError, Found, Space, Verified
+from hikeshi.copies.driver import AskedError, DoneByHandError, Found, Rehearsal, Space, Verified
 from hikeshi.copies.record import Check, Copy, Taken
-from hikeshi.errors import RefusedError
 
 # Step → what to do at the control panel, one line each; and what to say when it is done.
 STEPS: dict[str, tuple[list[str], str]] = {
@@ -43,6 +42,17 @@ STEPS: dict[str, tuple[list[str], str]] = {
     "seal": (
         ["Note which disk of {instance} is its system disk, its addresses, and in which order its disks are attached."],
         "ID-OF-THE-SYSTEM-DISK",
+    ),
+    "rehearse": (
+        [
+            "Make a new server of a copy of {id}-work and of the data disks' copies, without a public address and in a "
+            "network without a route to anywhere; before its first start write another /etc/machine-id on its disk, "
+            "and mask there cron.service, atd.service, anacron.service and every timer.",
+            "Start it, log in to it as the site does (the host keys are {instance}'s own), with sudo, and look at its "
+            "pages from itself: curl http://127.0.0.1/. Place no order there.",
+            "Remove that server again.",
+        ],
+        "WHAT-YOU-SAW",
     ),
     "stop": (["Stop the server {instance} (not “delete”, not “terminate”), and wait until it is stopped."], "DONE"),
     "swap_in": (
@@ -95,7 +105,7 @@ class ByHand:
         raise AskedError(
             key,
             f"no driver makes copies at this cloud (driver none). To {_VERBS[step]} {copy.instance} by hand:{listed}",
-            f"when it is done: hikeshi copy {copy.host} --done {answer} --site {self.site}",
+            f"when it is done: hikeshi copy {copy.host} --done {answer} --site {self.site}; then this command again",
         )
 
     def list(self) -> Sequence[Found]:
@@ -125,7 +135,7 @@ class ByHand:
 
     def open(self, copy: Copy) -> NoReturn:
         """Ask for the work on the disk itself."""
-        raise RefusedError(
+        raise DoneByHandError(
             f"the disk of {copy.id} is open to you, not to hikeshi: {self._told(copy, 'open')}",
             f"hikeshi copy --list --site {self.site}",
         )
@@ -155,6 +165,13 @@ class ByHand:
         """Ask what must be known of the original."""
         return self._told(copy, "seal"), f"{copy.id}-work"
 
+    def rehearse(self, copy: Copy) -> Rehearsal:
+        """Ask for somebody who tried it."""
+        return Rehearsal(told=self._told(copy, "rehearse"))
+
+    def end_rehearsal(self, copy: Copy) -> None:
+        """Nobody is asked: whoever tried it removed it."""
+
     def carry(self, copy: Copy, path: str, *, back: bool) -> None:
         """Ask for data to be brought along."""
         self._told(copy, "carry", _way(copy, f"carry {path}"), path=path)
@@ -180,7 +197,8 @@ def _way(copy: Copy, step: str) -> str:
 
 _VERBS = {
     "copy": "copy", "verify": "verify the copy of", "work": "work on the copy of", "open": "work on the copy of",
-    "close": "end the work on the copy of", "seal": "swap the disk of", "stop": "swap the disk of",
+    "close": "end the work on the copy of", "seal": "swap the disk of",
+    "rehearse": "try the mended disk of", "stop": "swap the disk of",
     "swap_in": "swap the disk of", "swap_back": "swap back the disk of", "carry": "swap the disk of",
     "start": "swap the disk of", "remove": "remove the copy of",
 }  # fmt: skip

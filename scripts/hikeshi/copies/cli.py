@@ -1,4 +1,4 @@
-"""The words of `hikeshi copy`: parses, calls, maps to an exit status. No logic."""
+"""The words of `hikeshi copy` and `hikeshi rescue`: parses, calls, maps to an exit status. No logic."""
 
 from collections.abc import Callable, Sequence
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from hikeshi import lock, screen
-from hikeshi.copies import making, page, record, swap
+from hikeshi.copies import making, page, record, replay, rescue, swap
 from hikeshi.copies.making import Outcome
 from hikeshi.errors import ExitStatus, UsageError
 from hikeshi.incident import show
@@ -66,6 +66,53 @@ def add_to(app: typer.Typer, agreed: Agreed) -> None:
         else:
             outcome = making.take(chosen, host, approve=approve, again=again, done=done, check=check)
         _print(chosen, outcome, as_json=as_json)
+
+
+def add_rescue_to(app: typer.Typer, agreed: Agreed) -> None:
+    """Add the command; `agreed` asks the operator."""
+
+    @app.command("rescue")
+    def rescue_host(
+        host: Annotated[str, typer.Argument(metavar="HOST", help="The host that lets nobody in.")],
+        again: Annotated[
+            bool, typer.Option("--again", help="Copy it anew, although a verified copy is there.")
+        ] = False,
+        replayed: Annotated[
+            bool, typer.Option("--replay", help="Take the steps that passed on the copy on HOST itself; no swap.")
+        ] = False,
+        site: SiteOption = None,
+        plan: Annotated[
+            bool, typer.Option("--plan", help="As --check, and judge the disk of a copy that is there.")
+        ] = False,
+        check: Annotated[bool, typer.Option("--check", help="Show what would be done; change nothing.")] = False,
+        yes: Annotated[bool, typer.Option("--yes", help="Answer the operator's questions with yes.")] = False,
+        as_json: JsonOption = False,
+    ) -> None:
+        """Mend a host by way of its disk: copy it, mend and rehearse the copy, swap it in, prove it, or swap back."""
+        if replayed and (again or plan):
+            raise UsageError("--replay goes with neither --again nor --plan.", "hikeshi rescue --help")
+        chosen = load(site)
+        show.heading(chosen)
+
+        def ask(told: Sequence[str], question: str) -> bool:
+            for words in told:
+                screen.say(f"  {screen.line(words, 300)}")
+            return agreed(question, f"hikeshi rescue {host} --yes", yes=yes)
+
+        if replayed:
+            again_there = replay.replay(chosen, host, ask=ask, check=check)
+            if as_json:
+                screen.print_json(again_there.as_data())
+            else:
+                page.replayed(again_there, check=check)
+            if again_there.failed or again_there.left:
+                raise typer.Exit(ExitStatus.FAILED)
+            return
+        done = rescue.rescue(chosen, host, ask=ask, again=again, check=check, plan=plan)
+        if as_json:
+            screen.print_json(done.as_data())
+        else:
+            page.rescued(done)
 
 
 def _print(site: Site, outcome: Outcome, *, as_json: bool) -> None:

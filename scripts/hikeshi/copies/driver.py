@@ -17,6 +17,10 @@ from hikeshi.copies.record import Check, Copy, Size, Taken
 from hikeshi.errors import RefusedError
 
 
+class DoneByHandError(RefusedError):
+    """A person did this by hand: nothing of it is left to do."""
+
+
 class AskedError(RefusedError):
     """No driver does this: a person is asked to, step by step, and says when it is done. `step` names it."""
 
@@ -65,6 +69,16 @@ class Bench:
     variables: dict[str, Any]
     root: str
     notes: list[str] = field(default_factory=list)  # what of the copy is not where it was on the host
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """A mended machine that runs beside the original, and how to get to it; `told` where a person tried it by hand."""
+
+    proxy: str = ""  # ssh's ProxyCommand: speaks with its sshd
+    address: str = ""  # in its own network, which nothing else is in
+    machine_id: str = ""  # that it was given
+    told: str = ""
 
 
 class Driver(Protocol):
@@ -122,6 +136,16 @@ class Driver(Protocol):
 
         It has the original's addresses, names and data disks, and is not started.
         """
+
+    def rehearse(self, copy: Copy) -> Rehearsal:
+        """Start what was sealed beside the original, with the working copy's data; one that is there is replaced.
+
+        What it writes is thrown away. It has a machine-id of its own, none of the original's addresses, no way out of
+        its network, and nothing in it that starts anything by the clock.
+        """
+
+    def end_rehearsal(self, copy: Copy) -> None:
+        """Remove that machine and its network, where they are there."""
 
     def carry(self, copy: Copy, path: str, *, back: bool) -> None:
         """Bring data on the system disk to the mended one, or back; both are stopped. What stood there is kept."""

@@ -69,9 +69,10 @@ class Outcome:
         """Return everything for `--json`.
 
         check; made, removed: [id]; copies: [{id, host, instance, driver, state, at, expires, size: {files, bytes},
-        digest, checks: [{what, ok, words}], data: [{name, path, held}], left_out, work, swap, told}], the
-        oldest first; estimates: [{host, instance, needed_bytes, free_bytes, cost, until}], before a copy is made;
-        missing: [sentence], why it would be refused; unknown: [{copy_id, kind, name}].
+        digest, checks: [{what, ok, words}], data: [{name, path, held}], left_out, work, repaired:
+        {digests, steps, passed} or null, swap: {state, rehearsal, …} or null, told}], the oldest
+        first; estimates: [{host, instance, needed_bytes, free_bytes, cost, until}], before a copy is made; missing:
+        [sentence], why it would be refused; unknown: [{copy_id, kind, name}].
         """
         return {
             "check": self.check,
@@ -119,7 +120,7 @@ def take_locked(
     if not check:
         finish_half_done(site, driver, hosts)
     begun = {name: copy for name in hosts if (copy := _under_way(site, name))}
-    wanted = [name for name in hosts if name in begun or again or not _good(site, name)]
+    wanted = [name for name in hosts if name in begun or again or not good(site, name)]
     fresh = [name for name in wanted if name not in begun or not _allowed_before(site, "copy", begun[name])]
     outcome.estimates = [estimate(site, driver, name) for name in fresh]
     if check:
@@ -150,7 +151,7 @@ def _hosts(site: Site, host: str) -> list[str]:
     return [host] if host else known
 
 
-def _good(site: Site, host: str) -> Copy | None:
+def good(site: Site, host: str) -> Copy | None:
     """Return the newest verified copy of a host that has not expired."""
     now = datetime.now(UTC)
     good = [copy for copy in record.read_all(site, host) if copy.state == "verified" and copy.expires > now]

@@ -1,10 +1,12 @@
-"""What `hikeshi copy` shows to people."""
+"""What `hikeshi copy` and `hikeshi rescue` show to people."""
 
 from rich.table import Table
 
 from hikeshi import screen
 from hikeshi.copies.making import Outcome, gib
 from hikeshi.copies.record import Check, Copy
+from hikeshi.copies.replay import Replay
+from hikeshi.copies.rescue import Rescue
 from hikeshi.site import Site
 
 _STATES = {
@@ -58,6 +60,12 @@ def state(copy: Copy) -> str:
         words.append(
             {"making": "working copy half made", "open": "its disk is open", "ready": "working copy"}[copy.work]
         )
+    if copy.repaired:
+        words.append(f"mended: {len(copy.repaired.steps)} steps")
+    if copy.swap and copy.swap.rehearsal:
+        words.append(
+            {"up": "being rehearsed", "passed": "rehearsed", "failed": "its rehearsal failed"}[copy.swap.rehearsal]
+        )
     if copy.swap:
         words.append({"sealing": "ready to be swapped in", "in": "being swapped in", "proven": "swapped in",
                       "back": "being swapped back"}[copy.swap.state])  # fmt: skip
@@ -71,3 +79,36 @@ def checks(copy: Copy, seen: list[Check]) -> None:
         screen.out.print(
             f"{verdict} {screen.line(copy.id)} · {screen.line(check.what, 100)} · {screen.line(check.words, 500)}"
         )
+
+
+def rescued(done: Rescue) -> None:
+    """Print what a rescue did, or would do."""
+    for words in done.steps:
+        screen.out.print(f"would {screen.line(words, 400)}")
+    for why in done.missing:
+        screen.out.print(f"[bold red]refused[/bold red] it would be: {screen.line(why, 400)}")
+    if done.look:
+        screen.findings_table(done.look.found)
+        screen.plan_table(done.look.plan)
+    if done.steps:
+        screen.out.print("nothing of the original was changed (--check, --plan)")
+    if done.swapped:
+        screen.probe_table(done.probes)
+        host = screen.line(done.host)
+        screen.out.print(
+            f"[bold green]{host} runs from its mended disk[/bold green] (copy {screen.line(done.copy)}); "
+            f"the original is kept, stopped. Mend the rest: hikeshi recover. Back: hikeshi copy {host} --swap-back"
+        )
+
+
+def replayed(done: Replay, *, check: bool) -> None:
+    """Print what a replay did, or would do."""
+    if check:
+        for step in done.steps:
+            screen.out.print(f"would {step.kind} · {screen.line(step.words, 200)}")
+        screen.out.print("nothing was changed (--check)")
+    for item in done.mended:
+        state = "failed" if item.failed else "changed" if item.changed else "nothing to do"
+        screen.out.print(f"  {item.seconds:5.1f} s  {state:<13} {screen.line(item.planned.step.words, 200)}")
+    if done.left:
+        screen.findings_table(done.left)

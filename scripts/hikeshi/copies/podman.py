@@ -7,16 +7,20 @@ Within the disk another container runs, whose root it is; nothing of the image i
 """
 
 import importlib.util
+import io
 import json
 import os
+import secrets
+import shlex
 import shutil
 import stat
 import subprocess
 import sys
+import tarfile
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +28,7 @@ from typing import Any
 
 import psutil
 
-from hikeshi.copies.driver import Bench, Found, Space, Verified
+from hikeshi.copies.driver import Bench, Found, Rehearsal, Space, Verified
 from hikeshi.copies.opening import check_database
 from hikeshi.copies.record import Check, Copy, Disk, Size, Taken
 from hikeshi.errors import HikeshiError, MisconfiguredError, RefusedError
@@ -47,6 +51,17 @@ APART = (
     "--security-opt", "no-new-privileges", "--pids-limit", "256", "--memory", "1g", "--no-hosts",
     "--log-driver", "none",
 )  # fmt: skip
+# What an original was created with that ties it to its network, its name and its disks: a rehearsal has its own.
+TIED = frozenset(
+    {"--name", "--network", "--net", "--ip", "--ip6", "--mac-address", "--network-alias", "--publish", "-p", "--volume",
+     "-v", "--mount", "--label", "-l", "--restart", "--pod", "--volumes-from", "--dns", "--add-host"}
+)  # fmt: skip
+# What starts jobs by the clock: none of it starts in a rehearsal. systemd takes `timer.d` for every timer.
+CLOCKED = (
+    "system/timer", "user/timer", *(f"system/{name}.service" for name in ("cron", "crond", "cronie", "atd", "anacron")),
+)  # fmt: skip
+NEVER = "[Unit]\nConditionPathExists=/no/jobs/in/a/rehearsal\n"
+SSH_PORT = 22
 FILE_POWERS = "CHOWN,DAC_OVERRIDE,FOWNER,FSETID"
 # Within the disk the copy's own programs run. Its /dev is of nodes of our own: those that a container with users of its
 # own is given else are this machine's, and whoever is root there may change their modes.
@@ -83,7 +98,10 @@ class Podman:
 
     @staticmethod
     def container(copy: Copy, kind: str) -> str:
-        """Return the name of a container: work, bench, read, open, mended; before: the original, put aside."""
+        """Return the name of a container: work, bench, read, open, mended, rehearsal; way: by which that is reached.
+
+        Also of the network of these two, rehearsal; before: the original, put aside.
+        """
         return f"{copy.instance}-{kind}-{copy.stamp}"
 
     @staticmethod
@@ -171,6 +189,14 @@ class Podman:
         volumes = [("volume", self.volume(copy, disk, "copy")) for disk in disks]
         return all(self._inspect(kind, name) for kind, name in [("image", self.image(copy)), *volumes])
 
+    def _places(self, names: Sequence[str]) -> Sequence[str]:
+        """Return where volumes lie.
+
+        They are always bound from there: podman takes the root of a volume that it mounts by name for the first time
+        for its own, and gives it another owner and another mode.
+        """
+        return self._podman("volume", "inspect", "--format", "{{.Mountpoint}}", *names).splitlines() if names else ()
+
     # Making
 
     def space(self, instance: str) -> Space:
@@ -194,6 +220,8 @@ class Podman:
         disks, left_out = _disks(seen)
         for disk in disks:
             self._podman("volume", "create", *self.marks(copy), self.volume(copy, disk, "copy"))
+        places = self._places([self.volume(copy, disk, "copy") for disk in disks])
+        sources = {mount["Name"]: mount["Source"] for mount in seen["Mounts"] if mount.get("Type") == "volume"}
         changes = [word for mark in self.marks(copy)[1::2] for word in ("--change", f"LABEL {mark}")]
         with self._frozen(copy.instance) if _runs(seen) else self._mounted(disks):
             at = datetime.now(UTC)
@@ -201,8 +229,9 @@ class Podman:
                 "commit", "--pause=false", "--quiet", "--format", "oci", *changes, copy.instance, self.image(copy)
             )  # fmt: skip
             held = _held(seen)
-            for disk in disks:
+            for disk, place in zip(disks, places, strict=True):
                 self._copy_volume(disk.name, self.volume(copy, disk, "copy"))
+                _same_root(Path(sources[disk.name]), Path(place))
         known = [disk.model_copy(update={"held": held[disk.name]}) for disk in disks]
         made = self._inspect("image", self.image(copy)) or {}
         return Taken(disk=str(made.get("Id", "")) or "none", at=at, disks=known, left_out=left_out)
@@ -312,7 +341,8 @@ class Podman:
         if lost := [disk.name for disk in taken.disks if not self._inspect("volume", self.volume(copy, disk, "copy"))]:
             return Verified([*checks, Check(what="size", ok=False, words=f"the copy of {lost[0]} is missing")])
         mounts = {"/disk": f"type=image,source={self.image(copy)},destination=/disk"}
-        mounts |= {place: f"{self.volume(copy, disk, 'copy')}:{place}:ro" for place, disk in places.items()}
+        lie = self._places([self.volume(copy, disk, "copy") for disk in taken.disks])
+        mounts |= {place: f"{source}:{place}:ro" for place, source in zip(places, lie, strict=True)}
         told = self._read(self.container(copy, "read"), "read", mounts)
         sizes = {place: Size(**size) for place, size in told["disks"].items()}
         checks.append(_as_large([(disk, sizes[place]) for place, disk in places.items()]))
@@ -324,13 +354,19 @@ class Podman:
     def _open_database(self, copy: Copy, script: str, seconds: int) -> tuple[int, str, str]:
         """Run a script with the copy's own programs, on layers that are thrown away."""
         words = ["run", "--rm", "--replace", "--name", self.container(copy, "open"), *APART, "--user", "mysql"]
-        for disk in copy.taken.disks if copy.taken else ():
-            words += ["--volume", f"{self.volume(copy, disk, 'copy')}:{disk.path}:O"]
+        words += self._disposable(copy, "copy")
         words += ["--tmpfs", f"{MEMORY}:mode=1777", "--tmpfs", "/run/mysqld:mode=1777", "--entrypoint", "/bin/sh"]
         try:
             return self._ask(*words, self.image(copy), "-c", script, seconds=seconds)
         finally:
             self._ask("rm", "--force", "--time", "0", self.container(copy, "open"))
+
+    def _disposable(self, copy: Copy, kind: str) -> Sequence[str]:
+        """Return the words that mount volumes where they belong; what is written there is thrown away."""
+        disks = copy.taken.disks if copy.taken else []
+        lie = self._places([self.volume(copy, disk, kind) for disk in disks])
+        pairs = zip(disks, lie, strict=True)
+        return [word for disk, place in pairs for word in ("--volume", f"{place}:{disk.path}:O")]
 
     # Working
 
@@ -341,6 +377,8 @@ class Podman:
         for disk in disks:
             self._podman("volume", "create", *self.marks(copy), self.volume(copy, disk, "work"))
             self._copy_volume(self.volume(copy, disk, "copy"), self.volume(copy, disk, "work"))
+            whole, made = self._places([self.volume(copy, disk, kind) for kind in ("copy", "work")])
+            _same_root(Path(whole), Path(made))
             volumes += ["--volume", f"{self.volume(copy, disk, 'work')}:{disk.path}"]
         self._podman("create", "--name", self.container(copy, "work"), "--network", "none", *self.marks(copy), *volumes,
                      self.image(copy), "/sbin/init")  # fmt: skip
@@ -351,12 +389,14 @@ class Podman:
         work, bench = self.container(copy, "work"), self.container(copy, "bench")
         tree = Path(self._podman("mount", work))
         notes, words = [], ["--volume", f"{tree}:/disk:{SAFE}"]
-        for number, disk in enumerate(copy.taken.disks if copy.taken else []):
+        disks = copy.taken.disks if copy.taken else []
+        lie = self._places([self.volume(copy, disk, "work") for disk in disks])
+        for number, (disk, source) in enumerate(zip(disks, lie, strict=True)):
             place = f"/disk{disk.path}"
             if not _plain_folder(tree, disk.path):  # a link there would have it mounted over the bench's own files
                 place = f"/data/{number}"
                 notes.append(f"the data disk of {disk.path} lies at {place}: the copy has no such directory, or a link")
-            words += ["--volume", f"{self.volume(copy, disk, 'work')}:{place}:{SAFE}"]
+            words += ["--volume", f"{source}:{place}:{SAFE}"]
         self._podman("run", "--detach", "--rm", "--name", bench, *APART, "--cap-add", FILE_POWERS, "--read-only",
                      *self.marks(copy), *words, self._bench_image(), "sleep", str(BENCH_S))  # fmt: skip
         return Bench(self._reached_by(bench), "/disk", notes)
@@ -434,10 +474,12 @@ class Podman:
         words = [*APART, "--cap-add", FILE_POWERS, "--passwd=false", "--systemd", "false", *self.marks(copy),
                  "--tmpfs", f"{MEMORY}:mode=1777", "--tmpfs", "/run", "--env", "SYSTEMD_OFFLINE=1"]  # fmt: skip
         words += ["--volume", f"{self._devices(copy)}:/dev:ro,dev,nosuid,noexec,nocopy"]
-        how = "nosuid,nodev,nocopy" + (",ro" if layer else "")
-        for disk in copy.taken.disks if copy.taken else ():
+        how = "nosuid,nodev" + (",ro" if layer else "")
+        disks = copy.taken.disks if copy.taken else []
+        lie = self._places([self.volume(copy, disk, "work") for disk in disks])
+        for disk, source in zip(disks, lie, strict=True):
             if _plain_folder(tree, disk.path):
-                words += ["--volume", f"{self.volume(copy, disk, 'work')}:{disk.path}:{how}"]
+                words += ["--volume", f"{source}:{disk.path}:{how}"]
         return [*words, "--rootfs", f"{tree}{layer}"]
 
     def _devices(self, copy: Copy) -> str:
@@ -503,11 +545,44 @@ class Podman:
     def seal(self, copy: Copy) -> tuple[str, str]:
         """Make an image of the working copy, and a container of it as the original was made."""
         original = self._machine(copy.instance)
+        self.end_rehearsal(copy)  # it is of the image that is made anew
         self._gone("container", self.container(copy, "mended"))
         self._no_images(copy, but=self._inspect("image", self.image(copy)))
         self._podman("commit", "--quiet", "--format", "oci", self.container(copy, "work"), self.image(copy, "mended"))
         words = _as_created(original, self.container(copy, "mended"), self.image(copy, "mended"))
         return str(original["Id"]), self._podman(*words)
+
+    def rehearse(self, copy: Copy) -> Rehearsal:
+        """Start a container of the sealed image in a network of its own, and another one by which ssh gets there."""
+        self.end_rehearsal(copy)
+        name, way = self.container(copy, "rehearsal"), self.container(copy, "way")
+        # The original may be put aside by now, or be another container: how it was created is asked of its name.
+        options, after = _creation(self._machine(copy.instance))
+        self._podman("network", "create", "--internal", "--disable-dns", *self.marks(copy), name)
+        self._podman("create", "--name", name, "--network", name, *_untied(options), *self.marks(copy),
+                     *self._disposable(copy, "work"), self.image(copy, "mended"), *after)  # fmt: skip
+        machine_id = secrets.token_hex(16)
+        files = {"etc/machine-id": f"{machine_id}\n"}
+        files |= {f"etc/systemd/{unit}.d/hikeshi-rehearsal.conf": NEVER for unit in CLOCKED}
+        self._podman("cp", "--archive=false", "-", f"{name}:/", text=_tar(files))
+        self._podman("start", name)
+        self._podman("run", "--detach", "--rm", "--name", way, *_networked(name), "--read-only", *self.marks(copy),
+                     self._bench_image(), "sleep", str(COMMAND_S))  # fmt: skip
+        address = str(self._machine(name)["NetworkSettings"]["Networks"][name]["IPAddress"])
+        return Rehearsal(self._proxy(way, address), address, machine_id)
+
+    def _proxy(self, way: str, address: str) -> str:
+        """Return ssh's ProxyCommand: only from within its network a rehearsal is to be reached."""
+        settings = [f"CONTAINERS_CONF={self.data.settings}"] if self.data.settings else []
+        program = (FILES / "relay.py").read_text(encoding="utf-8")
+        words = ["env", *settings, "podman", "exec", "-i", way, "python3", "-c", program, address, str(SSH_PORT)]
+        return shlex.join(words).replace("%", "%%")
+
+    def end_rehearsal(self, copy: Copy) -> None:
+        """Remove both containers and their network."""
+        for kind in ("way", "rehearsal"):
+            self._gone("container", self.container(copy, kind))
+        self._gone("network", self.container(copy, "rehearsal"))
 
     def carry(self, copy: Copy, path: str, *, back: bool) -> None:
         """Copy data between the two containers' file systems, on a bench."""
@@ -551,7 +626,7 @@ class Podman:
         """Have no container, image or volume of this name."""
         if self._inspect(kind, name) is None:
             return
-        words = ["--force", "--time", "0"] if kind == "container" else ["--force"] if kind == "volume" else []
+        words = {"container": ["--force", "--time", "0"], "volume": ["--force"], "network": ["--force"]}.get(kind, [])
         self._podman(kind, "rm", *words, name)
 
     def _no_images(self, copy: Copy, but: Mapping[str, Any] | None) -> None:
@@ -570,6 +645,7 @@ class Podman:
         if copy.taken is None:  # killed before it was told which they are
             with suppress(HikeshiError):
                 disks = _disks(self._machine(copy.instance))[0]
+        self.end_rehearsal(copy)
         for kind in ("within", "test", "bench", "read", "open", "mended", "work"):
             self._gone("container", self.container(copy, kind))
         self._gone("volume", self.container(copy, "dev"))
@@ -660,8 +736,8 @@ def _plain_folder(tree: Path, path: str) -> bool:
     return True
 
 
-def _as_created(original: Mapping[str, Any], name: str, image: str) -> list[str]:
-    """Return the words that create a container as the original was created, but for its name and its image."""
+def _creation(original: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return the options with which a container was created, and what stood behind its image."""
     words = [str(word) for word in original["Config"].get("CreateCommand") or []]
     old = str(original.get("ImageName", ""))
     if len(words) < 3 or words[1] != "create" or old not in words:
@@ -670,17 +746,59 @@ def _as_created(original: Mapping[str, Any], name: str, image: str) -> list[str]
             "podman create … IMAGE …",
             "only an instance made by `podman create` can be swapped",
         )
-    options, after = words[2 : words.index(old)], words[words.index(old) + 1 :]
+    return words[2 : words.index(old)], words[words.index(old) + 1 :]
+
+
+def _without(options: Sequence[str], unwanted: Container[str]) -> list[str]:
+    """Return options without those named, each of which takes a value."""
     kept: list[str] = []
     rest = iter(options)
     for word in rest:
-        if word == "--name":
+        if word in unwanted:
             next(rest, None)
-        elif not word.startswith("--name="):
+        elif word.partition("=")[0] not in unwanted:
             kept.append(word)
+    return kept
+
+
+def _as_created(original: Mapping[str, Any], name: str, image: str) -> list[str]:
+    """Return the words that create a container as the original was created, but for its name and its image."""
+    options, after = _creation(original)
     # The image bears the mark of its copy; a machine in service is nobody's to remove.
     unmarked = [word for key in (MARK, OF, SITE) for word in ("--label", f"{key}=")]
-    return ["create", "--name", name, *kept, *unmarked, image, *after]
+    return ["create", "--name", name, *_without(options, {"--name"}), *unmarked, image, *after]
+
+
+def _untied(options: Sequence[str]) -> list[str]:
+    """Return the options with which an original was created, but for those that tie it to its network and disks."""
+    kept = _without(options, TIED)
+    # `-p80:80` and its like are one word.
+    return [word for word in kept if word[:2] not in ("-p", "-v", "-l", "-P") and word != "--publish-all"]
+
+
+def _networked(name: str) -> list[str]:
+    """Return the words of a bench that is in a network."""
+    words = list(APART)
+    words[words.index("none")] = name
+    return words
+
+
+def _tar(files: Mapping[str, str]) -> bytes:
+    """Return a tar of root's files that all may read."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        for name, text in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode, entry.mtime = len(text.encode()), 0o644, int(time.time())
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    return made.getvalue()
+
+
+def _same_root(source: Path, target: Path) -> None:
+    """Give the root of a volume the owner and mode of another's: an export has what is in it, and not itself."""
+    found = source.stat()
+    os.chown(target, found.st_uid, found.st_gid)
+    target.chmod(stat.S_IMODE(found.st_mode))
 
 
 def _same_id(image: Mapping[str, Any], taken: Taken) -> Check:

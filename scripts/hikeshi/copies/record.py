@@ -25,6 +25,8 @@ State = Literal["making", "made", "verified", "deleting"]
 WorkState = Literal["", "making", "ready", "open"]
 # sealing: the original is untouched · in: towards the mended disk · proven · back: towards the original.
 SwapState = Literal["sealing", "in", "proven", "back"]
+# up: its machine may be there, and is removed by the next call · passed, failed: what it proved of this very seal.
+RehearsalState = Literal["", "up", "passed", "failed"]
 
 
 class _Record(BaseModel):
@@ -71,6 +73,16 @@ class Swap(_Record):
     original: str = ""
     mended: str = ""
     carried: list[str] = []  # data that was taken along, on the way that `state` says
+    rehearsal: RehearsalState = ""
+    green: list[str] = []  # probes that passed on the original just before it was stopped
+
+
+class Repaired(_Record):
+    """What was done to the disk of a working copy since that was made; written before it is done."""
+
+    digests: dict[str, str]  # roles, playbooks, variables → digest of what it was done with
+    steps: list[dict[str, Any]] = []  # repair steps, in order, as a plan has them
+    passed: datetime | None = None  # when a rehearsal proved all of it
 
 
 class Copy(_Record):
@@ -88,6 +100,7 @@ class Copy(_Record):
     digest: str = ""  # of all of it
     checks: list[Check] = []
     work: WorkState = ""
+    repaired: Repaired | None = None
     swap: Swap | None = None
     asked: str = ""  # what a person was last asked to do by hand
     told: dict[str, str] = {}  # what a person did by hand, and what was said of it

@@ -65,7 +65,8 @@ def swap_back(site: Site, copy: Copy) -> None:
     _go(site, copy, back=True)
     journaled.note_swap_closed(site, copy)  # before its file says so: the next call would see nothing to do
     copy.swap = None
-    copy.told = {key: words for key, words in copy.told.items() if not key.startswith(("in ", "back ", "seal"))}
+    of_swap = ("in ", "back ", "seal", "rehearse")
+    copy.told = {key: words for key, words in copy.told.items() if not key.startswith(of_swap)}
     record.save(site, copy)
 
 

@@ -43,6 +43,10 @@ def make(site: Site, copy: Copy) -> None:
         )
     if copy.swapped:
         raise RefusedError(f"copy {copy.id} is swapped in, or on its way: its disk is no working copy now.")
+    if copy.swap and copy.swap.rehearsal == "up":
+        driver.end_rehearsal(copy)
+        copy.swap = copy.swap.model_copy(update={"rehearsal": ""})
+        record.save(site, copy)
     if copy.work == "open":  # whoever had it died: the lock is ours
         driver.close(copy)
         copy.work = "ready"
@@ -50,7 +54,7 @@ def make(site: Site, copy: Copy) -> None:
     if copy.work == "ready":
         return
     with journaled.step(site, copy, "work"), screen.run_progress(f"making a working copy of {copy.id}"):
-        copy.work = "making"
+        copy.work, copy.repaired = "making", None
         record.save(site, copy)
         record.forget_first(site, copy)
         driver.remove(copy, work_only=True)
@@ -64,7 +68,7 @@ def throw_away(site: Site, copy: Copy) -> None:
     if copy.swapped:
         raise RefusedError(f"copy {copy.id} is swapped in, or on its way: its disk is no working copy now.")
     with journaled.step(site, copy, "throw-away"):
-        copy.work, copy.swap = "making", None
+        copy.work, copy.swap, copy.repaired = "making", None, None
         record.save(site, copy)
         driver_of(site).remove(copy, work_only=True)
         copy.work = ""

@@ -443,8 +443,8 @@ def _remove_copies(names: list[str]) -> None:
         if any(re.fullmatch(rf"{re.escape(of)}-[a-z]+-\d{{8}}t\d{{9}}", name) for of in names):
             engine.podman("rm", "--force", "--time", "2", name)
     for name in names:
-        for kind in ("volume", "image"):
+        for kind in ("network", "volume", "image"):
             mark = f"label=hikeshi.instance={name}"
             for found in engine.podman(kind, "ls", "--quiet", "--filter", mark).splitlines():
-                force = ["--force"] if kind == "volume" else []  # of an image it would remove containers, too
+                force = [] if kind == "image" else ["--force"]  # of an image it would remove containers, too
                 engine.podman(kind, "rm", *force, found, check=False)

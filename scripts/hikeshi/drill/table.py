@@ -154,7 +154,7 @@ def _try(site: Site, row: Row, seed: int, before: Sequence[Drift]) -> tuple[Row,
     reboot = practice.scenario(practice.DEFAULT_SCENARIO).reboot
     (fault,) = practice.break_site([row.fault], seed, reboot)
     seen = look.triage(site, against=baseline.newest(site))
-    recovery = recover.recover(site, approve=lambda *_: True)
+    recovery = recover.recover(site, approve=lambda *_: True, ask=lambda *_: True)
     (scored,) = practice.score(recovery)["faults"]
     if recovery.healthy:
         faults.forget()

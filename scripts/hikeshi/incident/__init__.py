@@ -42,8 +42,10 @@ its start, its outcome (done, failed, interrupted), its seconds, and why it fail
     jobs.start/.end       step (hold, release, run), count (start)
     jobs.held             until; jobs: [{host, id, result, why, due, missed, does, runs, grave: may do harm}]
     jobs.released         jobs: [{host, id, result, why, due, missed: it came due while it was held, and was not run}]
-    copy.start/.end       step (copy, verify, delete, work, throw-away, open, judge, mend, seal, swap-in, swap-back),
-                          copy: its id; checks: [{what, ok, words}], what was verified; removed_because; of judge:
+    rescue.start/.end     check: nothing was to be changed; copy: its id, swapped; or replay: true
+    copy.start/.end       step (copy, verify, delete, work, throw-away, open, judge, mend, seal, rehearse, swap-in,
+                          swap-back), copy: its id; checks: [{what, ok, words}], what was verified or rehearsed;
+                          removed_because; of judge:
                           found, unseen, drift as findings have them; of mend: round, took: [{host, role, step, …,
                           changed, failed}], difference: [{subject, words}] between the copy's disk and the mended one
     copy.told             copy, step, words: what a person did by hand
@@ -56,7 +58,7 @@ its start, its outcome (done, failed, interrupted), its seconds, and why it fail
     lock.taken            owner: who died holding it
     evidence.saved        units, why, evidence: blob of what save_evidence returned, unseen
     recovery.start/.end   check, plan; healthy, changed
-    stage.start/.end      recovery: seq of its start, stage, round
+    stage.start/.end      recovery: seq of its start, or of a rescue's by itself; stage, round, host, steps
     stage.skipped         recovery, stage, why
     run.start/.end        verb, playbook, check, folder; status, changed, files: name → SHA-256, returned: host → blob
     task                  run: seq of its start, role, task, outcome (changed, failed, unreachable), seconds, message

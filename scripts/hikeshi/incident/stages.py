@@ -113,3 +113,10 @@ def recovery(journal: Journal, *, check: bool, plan: bool) -> Iterator[tuple[Sta
         journal.append(f"{kind}.end", {**marks, **ending}, host=left.host)
     with journal.action("recovery", {"check": check, "plan": plan}) as action:
         yield Stages(journal, action.start, earlier, half_done(records)), action
+
+
+@contextmanager
+def rescue(journal: Journal, host: str, *, check: bool) -> Iterator[tuple[Stages, Action]]:
+    """Write a rescue's start and end; its stages are as a recovery's, which may also have a rescue among its own."""
+    with journal.action("rescue", {"check": check}, host=host) as action:
+        yield Stages(journal, action.start, None, {}), action

@@ -77,7 +77,7 @@ class State:
         return words
 
 
-_ACTIONS = ("stage", "run", "recovery", "probe", "baseline", "gate", "jobs", "copy", "count")
+_ACTIONS = ("stage", "run", "recovery", "probe", "baseline", "gate", "jobs", "copy", "rescue", "count")
 
 # Too many and too small to be read one by one, as is what went well of runs and probes; they stand in the journal, and
 # in what is derived from them.
@@ -86,6 +86,7 @@ _QUIET = (
     "deadline.warned",
     "run.start",
     "recovery.start",
+    "rescue.start",
     "stage.start",
     "probe.start",
     "baseline.start",
