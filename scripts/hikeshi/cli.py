@@ -630,7 +630,7 @@ def drill_alone(
     result = practice.play(scenario, seed, release)
     show_score(result, as_json=as_json)
     whole = result["recovery"]["healthy"] and all(row["mended"] for row in result["faults"])
-    if not whole or result["money"]["wrong"]:
+    if not whole or result["money"]["wrong"] or result["waiting"]:
         raise typer.Exit(ExitStatus.FAILED)
 
 
@@ -777,6 +777,8 @@ def show_score(result: dict[str, Any], *, as_json: bool) -> None:
     screen.out.print(
         f"red before: {', '.join(red) or 'none'}; {verdict} {recovery['seconds']:.0f} s after recovery began"
     )
+    for sentence in result["waiting"]:
+        screen.out.print(f"[bold red]waiting[/bold red] {screen.safe(sentence)}")
     money, came = result["money"], result["money"]["customers"]
     for sentence in money["wrong"]:
         screen.out.print(f"[bold red]money[/bold red] {screen.safe(sentence)}")

@@ -1,5 +1,6 @@
 """Look at a site and change nothing: the evidence of every host, judged, and beside it what the customer sees."""
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -173,6 +174,12 @@ def silent(result: RunResult) -> list[Refused]:
 
 
 def _unreachable(host: str, words: str) -> UnreachableError:
+    if re.search("host key verification failed|remote host identification has changed", words, re.IGNORECASE):
+        return UnreachableError(
+            f"{host} shows another host key than the one in known_hosts, or none is there: {words}",
+            "ask whoever runs the host, by another way than ssh, for its fingerprint (at the console: ssh-keygen -l -f "
+            "/etc/ssh/ssh_host_ed25519_key.pub), compare it with what ssh shows, and only then change known_hosts",
+        )
     return UnreachableError(
         f"ssh does not let us in to {host}: {words}",
         "does it run? Then check address, key and known_hosts of the site; hikeshi probe works without ssh",

@@ -307,6 +307,9 @@ class Site:
         for option, name in (("-F", "ssh_config"), ("-i", "ssh_key")):
             if (self.private / name).exists():
                 arguments += [option, str(self.private / name)]
+        if "-i" in arguments:
+            # An agent's keys are offered before this one, and a server counts them: too many, and nobody is let in.
+            arguments += ["-o", "IdentitiesOnly=yes"]
         if (self.private / "known_hosts").exists():
             arguments += ["-o", f"UserKnownHostsFile={self.private / 'known_hosts'}"]
         return [*arguments, *self.ssh_more]

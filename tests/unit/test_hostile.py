@@ -70,6 +70,30 @@ ANSWERING: dict[str, Any] = {
         for url in ("/lb-health", "/refused", "/late")
     ],
 }
+ADMITTING: dict[str, Any] = {
+    "role": "remote_access",
+    "units": [],
+    "accounts": ["deploy", "gone"],
+    "config_test": "",
+    "configuration_step": "sshd_configuration",
+}
+WAY_IN: dict[str, Any] = {
+    "shut": ["/etc/nologin", "/run/nologin"],
+    "accounts": {"deploy": {"home": "/home/deploy", "shell": "/bin/gone", "shell_kind": "missing", "groups": ["deploy"],
+                            "changed": 0, "most": 9, "inactive": None, "expires": 1}, "gone": None},
+    "key_paths": {"deploy": [
+        {"path": "/home/deploy", "kind": "directory", "mode": "0777", "owner": "bob", "members": ["bob"]}]},
+    "sshd": [{"file": "/etc/ssh/sshd_config", "words": words, "match": match}
+             for words, match in (("Bogus yes", ""), ("DenyUsers deploy", "all"), ("AllowGroups x", "User deploy"))],
+    "modules": [{"file": "/etc/pam.d/sshd", "words": "account required x.so", "kind": "account",
+                 "control": "[success=ok default=bad]", "name": "x.so"}],
+    "wrappers": [{"file": "/etc/hosts.deny", "words": "ALL, vsftpd: ALL"}],
+    "ssh_unit": [{"file": "/etc/x.conf", "words": "RuntimeDirectory=", "key": "RuntimeDirectory", "value": ""}],
+    "boot": [{"unit": "x.mount", "file": "/x", "link": "/y", "target": "local-fs.target", "need": True, "before": [],
+              "type": "", "bound": False, "waits": "sleep inf", "source": "/gone", "source_kind": "missing"}],
+    "jobs": [{"unit": "systemd-user-sessions.service", "type": "start", "state": "waiting"},
+             {"unit": "y.service", "type": "start", "state": "running"}],
+}  # fmt: skip
 LINK = {
     "kind": "link",
     "mode": "0777",
@@ -81,7 +105,9 @@ LINK = {
 }
 EVIDENCE: dict[str, Any] = {
     **HEALTHY,
-    "subjects": [*HEALTHY["subjects"], SUBJECT, ANSWERING],
+    "subjects": [*HEALTHY["subjects"], SUBJECT, ANSWERING, ADMITTING],
+    "boot": {**HEALTHY["boot"], "up_s": 9000.0},
+    "way_in": WAY_IN,
     "units": {**HEALTHY["units"], "export.service": {**HEALTHY["units"]["nginx.service"], "active": "failed"},
               "haproxy.service": HEALTHY["units"]["nginx.service"]},
     "paths": {**HEALTHY["paths"], "/srv/link": LINK, "/run/mysqld": {"kind": "missing"}},
@@ -271,7 +297,7 @@ def test_evidence_that_is_asked_about_here_is_judged(site: Site, runs: Runs) -> 
     told = triaged(site, runs, EVIDENCE, STATE).found
     assert {item.rule for item in told} >= {
         "answer_wrong", "config_broken", "connections_used", "disk_full", "job_failed", "lock_stale", "login_refused",
-        "link_wrong", "not_listening", "path_missing", "path_wrong", "table_crashed"}  # fmt: skip
+        "account_shut", "boot_stuck", "login_denied", "login_modules", "link_wrong", "not_listening", "path_missing", "path_wrong", "table_crashed"}  # fmt: skip
     assert {item.subject for item in told} >= {"answer:/lb-health", "answer:/refused"}
 
 

@@ -20,6 +20,7 @@ from tests.unit.commands import Runs, hikeshi, stopped
 from tests.unit.test_triage import HEALTHY
 
 SAYS_NOTHING = "web2 sent evidence of schema None; known: 1."
+REKEYED = "Host key verification failed."
 CLOSED = "ssh does not let us in to web2: Connection refused"
 
 
@@ -172,3 +173,11 @@ def test_finding_of_a_silent_host_is_not_said_to_be_gone(runs: Runs) -> None:
     assert (done.new, done.gone) == ([], [])
     runs.away, runs.others = {}, {"web2": HEALTHY}
     assert len(look.triage(load(), against=None, since=earlier.time).gone) == 1
+
+
+def test_changed_host_key_is_for_a_person_to_accept(monkeypatch: pytest.MonkeyPatch, runs: Runs, capsys: Any) -> None:
+    runs.away = {"web2": REKEYED}
+    assert hikeshi(monkeypatch, "triage", "--json") == ExitStatus.UNREACHABLE
+    (refused,) = json.loads(capsys.readouterr().out)["refused"]
+    assert refused["unreachable"] and "shows another host key" in refused["why"]
+    assert "by another way than ssh" in refused["fix"] and "StrictHostKeyChecking" not in refused["fix"]

@@ -177,3 +177,11 @@ def test_practice_site_that_is_not_up_is_not_what_to_name_next(project: Project)
     with pytest.raises(UsageError, match="no site named; allowed: drill, shop") as caught:
         sites.choose(None)
     assert caught.value.fix == "--site shop"
+
+
+def test_one_key_is_offered_and_host_keys_are_checked(project: Project) -> None:
+    """With seven keys in an agent a server says that these are too many before it is offered the right one."""
+    (project.folder / "ssh_key").write_text("")
+    (project.folder / "known_hosts").write_text("")
+    arguments = sites.load("shop").ssh_arguments
+    assert "IdentitiesOnly=yes" in arguments and "StrictHostKeyChecking=yes" in arguments

@@ -1,19 +1,24 @@
 """The practice incident: up, break, recover, score, down."""
 
 import json
+import re
 import secrets
+import shlex
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hikeshi import lock, look, probes, recover, runner, screen
 from hikeshi.drill import containers, customers, engine, faults, ledger, wheelhouse
 from hikeshi.drill.containers import State
 from hikeshi.errors import HikeshiError, MisconfiguredError, RefusedError, UsageError
 from hikeshi.files import remove_tree, write_private
+from hikeshi.incident import opening
+from hikeshi.incident.opening import Brief
 from hikeshi.recover import Recovery
 from hikeshi.site import (
     PRACTICE_SITE,
@@ -36,6 +41,15 @@ DEFAULT_SCENARIO = "platform-reboot"
 PYTHON = {"12": "3.11", "13": "3.13"}  # Debian release → its Python, which the wheels are for
 
 
+class AtJob(BaseModel):
+    """Something from the past that would go off so many minutes after it was laid."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    host: str
+    minutes: int = Field(gt=0)
+    command: str
+
+
 class Scenario(BaseModel):
     """One drill: `inventories/drill/scenarios/<name>.yml`."""
 
@@ -43,6 +57,8 @@ class Scenario(BaseModel):
     title: str
     brief: str
     reboot: str = ""  # host that is restarted after the faults are in
+    incident: Brief | None = None  # opened when the customer calls
+    at_jobs: list[AtJob] = []  # laid before anything is broken
     faults: list[str]
 
 
@@ -290,16 +306,45 @@ def play(name: str, seed: int | None, release: str) -> dict[str, Any]:
     screen.say("customers come to the shop")
     customers.start(site, number)
     time.sleep(CUSTOMERS_S)
+    laid = [lay(site, job) for job in plan.at_jobs]
     break_site(plan.faults, number, plan.reboot)
     screen.say("[bold]the customer calls[/bold]")
+    if plan.incident:
+        opening.end(site, "the drill", "another drill begins")
+        opening.by_brief(site, plan.incident, f"{plan.incident.name}-{time.strftime('%H%M%S')}")
     recovery = recover.recover(site, approve=lambda *_: True, ask=lambda *_: True)
     time.sleep(CUSTOMERS_S)
     result = score(recovery)
-    result |= {"scenario": name, "money": count_money(site)}
+    result |= {"scenario": name, "money": count_money(site), "waiting": [*filter(None, map(waiting, laid))]}
     write_private(practice_folder() / "drill" / "score.json", json.dumps(result, indent=2, ensure_ascii=False))
     if recovery.healthy:
         faults.forget()
     return result
+
+
+@dataclass(frozen=True)
+class Laid:
+    """A job of at that the drill laid: its number in the queue of its host."""
+
+    site: Site
+    job: AtJob
+    number: str
+
+
+def lay(site: Site, job: AtJob) -> Laid:
+    """Have at run a command on a practice host."""
+    told = ledger.run_on(site, job.host, f"echo {shlex.quote(job.command)} | at now + {job.minutes} minutes 2>&1")
+    found = re.search(r"(?m)^job (\d+) at ", told)
+    if found is None:
+        raise HikeshiError(f"at on {job.host} took no job: {told.strip()[-300:]}")
+    return Laid(site, job, found[1])
+
+
+def waiting(laid: Laid) -> str:
+    """Return in words that a laid job still waits in its host's queue, where it would go off; "" where it does not."""
+    queue = ledger.run_on(laid.site, laid.job.host, "atq")
+    there = re.search(rf"(?m)^{laid.number}\s", queue)
+    return f"{laid.job.host}: “{laid.job.command}” is still to be run by at" if there else ""
 
 
 def count_money(site: Site) -> dict[str, Any]:

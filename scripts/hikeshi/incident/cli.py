@@ -10,7 +10,7 @@ import typer
 
 from hikeshi import lock, screen
 from hikeshi.errors import ExitStatus, HikeshiError, RefusedError, UsageError
-from hikeshi.incident import audit, clock, deadline, permissions, show, store
+from hikeshi.incident import audit, clock, deadline, opening, permissions, show, store
 from hikeshi.incident import state as states
 from hikeshi.incident.journal import Journal, actor
 from hikeshi.incident.permissions import REGISTRY
@@ -72,17 +72,12 @@ def open_incident(
 ) -> None:
     """Open an incident: from now on everything done to the site is written into its journal."""
     chosen = load(site)
-    now = datetime.now(UTC).astimezone(chosen.zone)
     who, said = _line(by, "--by") or actor(), _words(words, "--words", 10_000)
-    with lock.held(chosen, "incident open"):  # a recovery ends in the journal in which it began
-        folder = store.reopen(chosen, name, who, said) if again else store.begin(chosen, name, who, said, now)
-    journal = store.opened(chosen)
-    permissions.take_over_standing(chosen, journal)
-    _carry(store.standing(chosen), journal)
+    journal = opening.begin(chosen, name, who, said, again=again)
     if as_json:
         screen.print_json(show.status_data(chosen, journal, states.derive(journal.records())))
         return
-    screen.out.print(f"incident {screen.safe(folder.name)} is open{' again' if again else ''}")
+    screen.out.print(f"incident {screen.safe(journal.folder.name)} is open{' again' if again else ''}")
     show.remind(chosen)
     screen.say("next: hikeshi incident deadline report 15:30 --kind report --owner WHO; hikeshi recover --plan")
 
@@ -362,17 +357,8 @@ def _close(chosen: Site, words: str, by: str, *, force: bool) -> tuple[Journal, 
     said = {"words": _words(words, "--words"), "by": _line(by, "--by") or actor()}
     verified = {"whole": verdict.whole, "bad": verdict.bad, "why": verdict.why, "head": verdict.head}
     store.end(chosen, {**said, "force": force, "left": left, "verified": verified})
-    _carry(journal, store.standing(chosen))
+    opening.carry(journal, store.standing(chosen))
     return journal, left
-
-
-def _carry(source: Journal, target: Journal) -> None:
-    """Let one journal know what another has left to be put back: with its incident it must not be forgotten."""
-    for item in states.derive(source.records()).items.values():
-        target.append("item.opened", item.record.data)
-        source.append(
-            "item.closed", {"item": item.item, "words": f"{item.item}: to be put back, see {target.folder.name}"}
-        )
 
 
 def _left(journal: Journal) -> list[str]:
