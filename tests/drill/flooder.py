@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 
-MOST_RATE, MOST_SECONDS, MOST_ADDRESSES = 40, 30, 40
+MOST_RATE, MOST_SECONDS, MOST_ADDRESSES = 200, 30, 40
 TIMEOUT_S = 15
 
 

@@ -191,7 +191,7 @@ def test_killed_before_a_call_of_podman_a_rescue_goes_on(site: Site, root: Path,
         assert told("{{.Id}}") == machine
         if not died:
             break
-        number += 1 if ALL else chance.randrange(10, 30)
+        number += 1 if ALL else chance.randrange(30, 50)
     assert number > 40
     used = permissions.ledger(store.journal(site).records())["reboot"].used
     assert used >= 2

@@ -44,8 +44,8 @@ def machine() -> str:
 
 def gets_in() -> bool:
     site = practice_folder() / "site"
-    words = ["ssh", "-F", site / "ssh_config", "-i", site / "ssh_key", "-o", f"UserKnownHostsFile={site / 'known_hosts'}",
-             "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "web1", "true"]  # fmt: skip
+    words = ["ssh", "-F", str(site / "ssh_config"), "-i", str(site / "ssh_key"), "-o", "BatchMode=yes",
+             "-o", f"UserKnownHostsFile={site / 'known_hosts'}", "-o", "ConnectTimeout=5", "web1", "true"]  # fmt: skip
     return subprocess.run(words, capture_output=True, check=False).returncode == 0
 
 
@@ -217,9 +217,7 @@ def test_a_copy_that_is_not_good_is_refused(incident: None, monkeypatch: pytest.
     with monkeypatch.context() as patch:
         patch.setattr(podman, "ROOM_LEFT", 1 << 60)
         refused_and_unchanged(monkeypatch, "only 0 MiB may be filled")
-    ssh(
-        "web1", "systemctl stop mariadb; mv /var/lib/mysql/ibdata1 /root/ibdata1; echo nothing > /var/lib/mysql/ibdata1"
-    )
+    ssh("web1", "systemctl stop mariadb; mv /var/lib/mysql/ibdata1 /root/; echo nothing > /var/lib/mysql/ibdata1")
     try:
         refused_and_unchanged(monkeypatch, "is not good, and was removed.*database /var/lib/mysql: does not open")
     finally:

@@ -6,6 +6,7 @@ import os
 import random
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -313,6 +314,34 @@ def test_a_second_watch_aside_ends_at_once(project: Project, monkeypatch: pytest
 def test_a_flood_of_before_does_not_make_the_next_one_usual() -> None:
     assert program.usual([5] * 57 + [900] * 3) == 5
     assert program.usual([3, 9, 4]) == 9  # of a short past nothing is left out
+
+
+def past(seconds: int, who: dict[str, Callable[[int], int]], path: Callable[[int], bytes]) -> dict[str, int]:
+    """The past of a log in which these clients ask so often in each of its seconds."""
+    of, lines = Lines(5), [b""]
+    for at in range(seconds):
+        when = b"27/Nov/2026:09:%02d:%02d.000" % divmod(at, 60)
+        for client, hits in who.items():
+            request = b"GET %b HTTP/1.1" % path(at)
+            line = of.haproxy(client=client.encode(), date=when, request=request, captures=b"{shop|a} ", state=b"----")
+            lines += hits(at) * [line]
+    told: dict[str, int] = program.past_of(
+        b"\n".join([*lines, b""]), program.Reader(program.Cells(b"", program.EVERY_MINUTE))
+    )
+    return told
+
+
+def test_a_flood_of_a_short_past_is_not_usual_but_a_program_that_polls_is() -> None:
+    people = {"198.51.100.7": lambda at: at % 3}
+    flooder = {"203.0.113.9": lambda at: 60 * (100 <= at < 130)}
+    poller = {"192.0.2.4": lambda at: 20}
+    crowd = {f"203.0.113.{number}": (lambda at: int(100 <= at < 130)) for number in range(60)}
+    calm = past(240, people, lambda at: b"/")
+    assert past(240, people | flooder, lambda at: b"/") == calm
+    assert past(240, people | crowd, lambda at: b"/x")["network"] == calm["network"]
+    assert past(240, people | poller, lambda at: b"/")["client"] == 100
+    # Many pages, one after the other: no flood of one path, and so what a client may do.
+    assert past(240, people | flooder, lambda at: b"/%d" % at)["client"] == 300
 
 
 def test_what_was_usual_is_said_only_where_there_is_a_past() -> None:

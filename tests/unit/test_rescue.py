@@ -157,7 +157,7 @@ def test_killed_at_any_step_it_goes_on_and_nothing_is_left(project: Project, clo
         copy = copied(site)
         assert cloud.copies == {copy.id: "broken"} and not cloud.rehearsals and not cloud.benches
         assert copy.swap and copy.swap.state == "proven" and copy.swap.rehearsal == "passed"
-        assert copy.repaired and len(copy.repaired.steps) == 1
+        assert copy.repaired and len(copy.repaired.steps) == 1 and copy.repaired.passed
         assert (uses(site, "reboot"), uses(site, "copy"), uses(site, "hold-jobs")) == (1, 1, 1)
         assert {"jobs", "swap web1", f"copy {copy.id}"} <= items(site), "what is to be put back is known"
         with alive(cloud):

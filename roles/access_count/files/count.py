@@ -73,6 +73,7 @@ ENTRY = 260  # bytes that an entry of a table takes: its place in the dictionary
 UNIT = 64 << 20  # bytes of a plain file that one process takes at a time
 SEGMENTS_MOST = 8
 FOLLOWED = 40  # clients and networks of a second that are told
+FLOOD_CLIENT, FLOOD_NETWORK, FLOOD_SAME = 5, 15, 0.8  # requests/s, and share of one path: a flood in the past
 FOLLOW_S, FOLLOW_PAST = 5, 8 << 20  # over how many seconds a rate is, and bytes of the past that it is compared with
 COPY_KINDS = ((b"\x1f\x8b", "gz"), (b"\x28\xb5\x2f\xfd", "zst"))
 ROTATED = re.compile(r"(\.\d+|-\d{8}(-\d+)?)?(\.gz|\.zst)?$")
@@ -1467,26 +1468,53 @@ def usual(values):
 
 
 def past_of(data, reader):
-    """Return the most that all, a client and a network usually had in FOLLOW_S seconds of a part of the log."""
-    seconds = collections.OrderedDict()
-    for when, client, *_ in seconds_of(data.split(b"\n")[1:-1], reader):
-        seconds.setdefault(when, collections.Counter())[client] += 1
-    if not seconds:
-        return {"seconds": 0, "most": 0, "client": 0, "network": 0}
+    """Return the most that all, a client and a network usually had in FOLLOW_S seconds of a part of the log.
+
+    Who came for a while only, fast and for one path, is no part of it: that was a flood. Who does so most of the time
+    is (a program that polls), and so is a crowd.
+    """
     slots = collections.defaultdict(collections.Counter)
-    for (date, second), clients in seconds.items():
+    for (date, second), client, path, *_ in seconds_of(data.split(b"\n")[1:-1], reader):
         with contextlib.suppress(ValueError, KeyError):
-            at = minute_of(date, 0, None) * 60 + int(second)
-            slots[at // FOLLOW_S].update(clients)
-    networks = [collections.Counter() for _ in slots]
-    for table, clients in zip(networks, slots.values(), strict=True):
-        for client, hits in clients.items():
-            table[network_of(client)] += hits
+            slots[(minute_of(date, 0, None) * 60 + int(second)) // FOLLOW_S][client, path] += 1
+    if not slots:
+        return {"seconds": 0, "most": 0, "client": 0, "network": 0}
+    clients = without_floods(list(slots.values()), lambda client: client, FLOOD_CLIENT)
+    networks = without_floods(clients, network_of, FLOOD_NETWORK)
     return {
         "seconds": (max(slots) - min(slots) + 1) * FOLLOW_S,
-        "most": usual([sum(clients.values()) for clients in slots.values()]),
-        "client": usual([max(clients.values()) for clients in slots.values()]),
-        "network": usual([max(table.values()) for table in networks]),
+        "most": usual([sum(pairs.values()) for pairs in networks]),
+        "client": usual([max(hits_of(pairs, lambda client: client).values(), default=0) for pairs in networks]),
+        "network": usual([max(hits_of(pairs, network_of).values(), default=0) for pairs in networks]),
+    }
+
+
+def hits_of(pairs, name_of):
+    """Return the hits of each client or network, of those of (client, path)."""
+    hits = collections.Counter()
+    for (client, _), number in pairs.items():
+        hits[name_of(client)] += number
+    return hits
+
+
+def without_floods(slots, name_of, least):
+    """Return the same slots of (client, path) without those who flooded for a while."""
+    fast = [floods(pairs, name_of, least * FOLLOW_S) for pairs in slots]
+    often = collections.Counter(name for names in fast for name in names)
+    kept = []
+    for pairs, names in zip(slots, fast, strict=True):
+        gone = {name for name in names if often[name] * 2 < len(slots)}
+        kept.append(collections.Counter({pair: hits for pair, hits in pairs.items() if name_of(pair[0]) not in gone}))
+    return kept
+
+
+def floods(pairs, name_of, least):
+    """Return the clients or networks that asked at least so often, nearly always for the same path."""
+    paths = collections.defaultdict(collections.Counter)
+    for (client, path), hits in pairs.items():
+        paths[name_of(client)][path] += hits
+    return {
+        name for name, hits in paths.items() if max(hits.values()) >= hits.total() * FLOOD_SAME >= least * FLOOD_SAME
     }
 
 

@@ -148,7 +148,15 @@ def _made_ready(site: Site, done: Rescue, copy: Copy, track: Stages, ask: Ask, r
         track.skip("mend the copy", f"copy {copy.id} is mended and sealed")
     if copy.swap and copy.swap.rehearsal == "passed":
         track.skip("rehearse", f"copy {copy.id} was rehearsed, and nothing was done to it since")
-        return
+    else:
+        _rehearse(site, done, copy, track)
+    if copy.repaired and not copy.repaired.passed:
+        copy.repaired = copy.repaired.model_copy(update={"passed": datetime.now(UTC)})
+        record.save(site, copy)
+
+
+def _rehearse(site: Site, done: Rescue, copy: Copy, track: Stages) -> None:
+    """Boot it, and prove it; raise where something is wrong."""
     with track.stage("rehearse", host=copy.host) as action:
         done.rehearsed = rehearsal.rehearse(site, copy, green=proving.green_now(site, copy.host))
         bad = [f"{check.what}: {check.words}" for check in done.rehearsed if not check.ok]
@@ -163,9 +171,6 @@ def _made_ready(site: Site, done: Rescue, copy: Copy, track: Stages, ask: Ask, r
             f"changed. {'; '.join(bad)}",
             f"hikeshi rescue {copy.host} --site {site.name} judges and mends its disk once more; --again copies anew",
         )
-    if copy.repaired:
-        copy.repaired = copy.repaired.model_copy(update={"passed": datetime.now(UTC)})
-        record.save(site, copy)
 
 
 def _mend(site: Site, done: Rescue, copy: Copy, track: Stages, ask: Ask, recovery: int | None) -> None:
