@@ -208,6 +208,7 @@ def test_a_disk_whose_programs_take_no_step_is_refused(project: Project, cloud: 
     [
         ((1, "nginx: [emerg] unknown directive in /etc/nginx/nginx.conf:2"), "nginx refuses", ""),
         ((1, 'nginx: [emerg] host not found in upstream "app:80" in /etc/nginx/x.conf:2'), "", "names a host (app)"),
+        ((1, "nginx: [emerg] bind() to 192.0.2.1:80 failed (99: no such address)"), "", "not be tested"),
         ((127, "sh: 1: exec: nginx: not found"), "", "could not be tested"),
         ((-9, ""), "", "could not be tested"),
         ((0, ""), "", ""),

@@ -28,6 +28,7 @@ from hikeshi.triage.plan import Plan
 COLLECTOR = PROJECT / "roles" / "evidence" / "library" / "collect_evidence.py"
 TEST_S, TOLD_MOST = 20, 8 << 10  # of a service's own test; no service needs more to say what is wrong
 NO_PROGRAM = (126, 127)
+NOT_THERE = "[emerg] bind() to "  # an address that the host has, and nobody within a disk
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def _configs(site: Site, copy: Copy, evidence: Mapping[str, Any]) -> tuple[dict[
             unseen.append(f"{copy.host}: {name} did not test its configuration: {problem.message[:300]}")
             continue
         message, file, lost = _collector().configuration(told[:TOLD_MOST])
-        if status in NO_PROGRAM or status < 0 or lost is not None:
+        if status in NO_PROGRAM or status < 0 or lost is not None or NOT_THERE in message:
             why = f"it names a host ({lost})" if lost is not None else message or f"exit status {status}"
             unseen.append(f"{copy.host}: whether {name} takes its configuration could not be tested on its disk: {why}")
             continue

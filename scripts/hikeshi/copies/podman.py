@@ -472,9 +472,12 @@ class Podman:
                 "put that right on the bench; or mend this host from what its baseline and its code say",
             )
         words = [*APART, "--cap-add", FILE_POWERS, "--passwd=false", "--systemd", "false", *self.marks(copy),
-                 "--tmpfs", f"{MEMORY}:mode=1777", "--tmpfs", "/run", "--env", "SYSTEMD_OFFLINE=1"]  # fmt: skip
+                 "--tmpfs", f"{MEMORY}:mode=1777", "--tmpfs", "/run", "--env", "SYSTEMD_OFFLINE=1",
+                 # nginx binds where it is told to listen, to test that; nobody hears it there.
+                 "--sysctl", "net.ipv4.ip_unprivileged_port_start=0"]  # fmt: skip
+        # By its place: one by name is mounted beside podman's own /dev, in whichever order.
         words += ["--volume", f"{self._devices(copy)}:/dev:ro,dev,nosuid,noexec"]
-        how = "nosuid,nodev" + (",ro" if layer else "")
+        how = "O" if layer else "nosuid,nodev"  # nginx opens its logs to test what it is told
         disks = copy.taken.disks if copy.taken else []
         lie = self._places([self.volume(copy, disk, "work") for disk in disks])
         for disk, source in zip(disks, lie, strict=True):
@@ -482,12 +485,8 @@ class Podman:
                 words += ["--volume", f"{source}:{disk.path}:{how}"]
         return [*words, "--rootfs", f"{tree}{layer}"]
 
-    def _devices(self, copy: Copy) -> str:
-        """Return where a volume lies with what a container must find in /dev.
-
-        It is bound by its path: beside one that is named podman leaves its own /dev, and with many disks it is chance
-        which of them comes last and is seen.
-        """
+    def _devices(self, copy: Copy) -> Path:
+        """Return where a volume lies with what a container must find in /dev."""
         name = self.container(copy, "dev")
         if self._inspect("volume", name) is None:
             self._podman("volume", "create", *self.marks(copy), name)
@@ -500,7 +499,7 @@ class Podman:
             (place / node).chmod(0o666)
         with suppress(FileExistsError):
             (place / "fd").symlink_to("/proc/self/fd")
-        return str(place)
+        return place
 
     @contextmanager
     def _room_watched(self, container: str) -> Iterator[None]:
