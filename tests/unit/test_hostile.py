@@ -297,7 +297,8 @@ def test_evidence_that_is_asked_about_here_is_judged(site: Site, runs: Runs) -> 
     told = triaged(site, runs, EVIDENCE, STATE).found
     assert {item.rule for item in told} >= {
         "answer_wrong", "config_broken", "connections_used", "disk_full", "job_failed", "lock_stale", "login_refused",
-        "account_shut", "boot_stuck", "login_denied", "login_modules", "link_wrong", "not_listening", "path_missing", "path_wrong", "table_crashed"}  # fmt: skip
+        "account_shut", "boot_stuck", "login_denied", "login_modules", "link_wrong", "not_listening", "path_missing",
+        "path_wrong", "table_crashed"}  # fmt: skip
     assert {item.subject for item in told} >= {"answer:/lb-health", "answer:/refused"}
 
 

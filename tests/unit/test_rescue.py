@@ -138,6 +138,24 @@ def test_the_whole_way_in_its_order(project: Project, cloud: Cloud, world: World
     assert start.host == "web1"
 
 
+@pytest.mark.parametrize("why", ["old", "lost at the cloud"])
+def test_a_copy_of_another_day_or_one_that_is_gone_is_not_swapped_in(
+    project: Project, cloud: Cloud, world: World, why: str
+) -> None:
+    site = shop(project)
+    making.take(site, "web1", approve=agree)
+    first = copied(site)
+    if why == "old":
+        first.begun -= rescue.FRESH
+        record.save(site, first)
+    else:
+        cloud.copies.clear()
+    if why == "old":
+        assert "copy web1" in rescue.rescue(site, "web1", ask=agree, check=True).steps[0]
+    done = go(site)
+    assert done.swapped and done.copy != first.id
+
+
 def test_killed_at_any_step_it_goes_on_and_nothing_is_left(project: Project, cloud: Cloud, world: World) -> None:
     world.bombs = [BOMB]
     for step in range(MOST_STEPS):

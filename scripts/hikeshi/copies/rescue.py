@@ -6,7 +6,7 @@ stop the original, is gone on with by the next one. Up to the swap nothing of th
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hikeshi import bombs, lock, screen
@@ -17,13 +17,14 @@ from hikeshi.copies.drivers import driver_of
 from hikeshi.copies.mending import DiskMended
 from hikeshi.copies.record import Check, Copy, Repaired
 from hikeshi.errors import HikeshiError, RefusedError, UsageError
-from hikeshi.incident import permissions, stages, store
+from hikeshi.incident import permissions, stages, state, store
 from hikeshi.incident.stages import Stages
 from hikeshi.probes import ProbeResult
 from hikeshi.schedule.job import Job
 from hikeshi.site import PermissionName, Site
 from hikeshi.triage.plan import Planned
 
+FRESH = timedelta(hours=1)  # the age of a copy that may be swapped in where no incident says since when it is needed
 SETTLE_S = 60.0  # how long services may take after the swap until what was green is green again
 
 Ask = Callable[[Sequence[str], str], bool]  # what is about to be done, in lines; and the question
@@ -120,13 +121,20 @@ def carry_out(
 # The copy and its disk
 
 
+def usable(site: Site, host: str) -> Copy | None:
+    """Return the newest good copy if it is of this incident, or fresh: an older one would take the host back."""
+    copy, since = making.good(site, host), datetime.now(UTC) - FRESH
+    if store.open_folder(site) and (opened := state.derive(store.journal(site).records()).opened):
+        since = min(since, opened.time)
+    return copy if copy and copy.begun >= since else None
+
+
 def _copied(site: Site, done: Rescue, track: Stages, ask: Ask, *, again: bool) -> Copy:
-    if again or making.good(site, done.host) is None:
+    making.finish_half_done(site, driver_of(site), [done.host])  # one that the cloud lost is no copy
+    if again or usable(site, done.host) is None:
         with track.stage("copy", host=done.host):
-            making.take_locked(site, done.host, approve=ask, again=again)
-    else:
-        making.finish_half_done(site, driver_of(site), [done.host])  # one that the cloud lost is no copy
-    copy = making.good(site, done.host)
+            making.take_locked(site, done.host, approve=ask, again=True)
+    copy = usable(site, done.host)
     if copy is None:
         raise HikeshiError(f"there is no copy of {done.host} any more.", f"hikeshi copy {done.host} --site {site.name}")
     return copy
@@ -332,7 +340,7 @@ def _back(site: Site, copy: Copy, track: Stages, why: str) -> None:
 
 def foresee(site: Site, host: str) -> tuple[list[str], list[str]]:
     """Return what a rescue of a host would do from now on, and why it would be refused, in sentences; asks nobody."""
-    copy = begun(site, host) or making.good(site, host)
+    copy = begun(site, host) or usable(site, host)
     steps, needs = [], list[PermissionName]()
     if copy is None:
         steps.append(f"copy {host} with its data, and verify the copy")
@@ -367,7 +375,7 @@ def _foresee(site: Site, done: Rescue, *, judged: bool) -> None:
         known = ", ".join(sorted(data.instances)) if data else ""
         raise UsageError(f"HOST is {done.host!r}; rescued can be: {known or 'none'}.")
     done.steps, done.missing = foresee(site, done.host)
-    copy = begun(site, done.host) or making.good(site, done.host)
+    copy = begun(site, done.host) or usable(site, done.host)
     done.copy = copy.id if copy else ""
     if judged and copy and not copy.swapped and not _sealed(copy):
         try:
