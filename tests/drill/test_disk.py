@@ -229,3 +229,17 @@ def test_a_python_that_does_not_serve_ends_in_words(
         assert "path:/etc/ssh" in subjects(done.look), "what it says is not believed"
     outside.assert_untouched()
     assert record.find(site, copy.id).work == "ready"
+
+
+def test_a_disk_that_fills_the_controller_is_stopped(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside("chmod 0700 /etc/ssh")
+    copy = taken(site)
+    with tree_of(site, copy) as tree:
+        (tree / "usr/bin/python3").unlink()
+        (tree / "usr/bin/python3").write_text("#!/bin/bash\nwhile :; do echo x >> /full; sleep 0.01; done\n")
+        (tree / "usr/bin/python3").chmod(0o755)
+    look = disk.judge(site, copy)
+    monkeypatch.setattr(podman, "ROOM_LEAST", 1 << 60)  # as if it were nearly full
+    with pytest.raises(HikeshiError, match="no step could be taken"):
+        mending.mend(site, copy, look, holds=[])
+    assert not [name for _, name in left() if "-within-" in name]

@@ -5,12 +5,14 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from hikeshi import repair
+from hikeshi.baseline import Baseline
 from hikeshi.copies import disk, mending, record, work
 from hikeshi.copies.mending import DiskMended
 from hikeshi.copies.record import Copy
@@ -182,6 +184,57 @@ def test_a_step_that_does_not_help_is_taken_once(project: Project, on_disk: Disk
     done = mend(site)
     assert not done.healthy and [item.subject for item in done.look.found] == [MODES]
     assert len(on_disk.took) == 2
+
+
+def test_what_only_runs_is_no_difference_from_a_healthy_day() -> None:
+    unit = {"load": "loaded", "enabled": "enabled", "fragment": "/x", "drop_ins": ""}
+    facts = {
+        "unit:nginx.service": {**unit, "active": "active", "condition": "yes", "user": "", "dangerous": ""},
+        "unit:mnt-generated.mount": {**unit, "active": "active"},
+        "listen:tcp/0.0.0.0:80": {"program": "nginx"},
+        "file:/run/nologin": {"kind": "file"},
+        "time:clock": {"zone": "UTC", "synchronized": "yes"},
+    }
+    against = Baseline("then", WHEN, True, "me", "", {"web1": {"facts": facts, "texts": {}}}, Path())
+    now = {"unit:nginx.service": unit, "time:clock": {"zone": "UTC"}, "file:/etc/x": {"kind": "file"}}
+    seen = {**evidence_of_disk(), "state": {"facts": now, "texts": {}}}
+    assert [item.subject for item in disk._drift(against, "web1", seen)] == ["file:/etc/x"]
+    now["unit:nginx.service"] = {**unit, "enabled": "masked"}
+    assert {item.subject: item.words for item in disk._drift(against, "web1", seen)}["unit:nginx.service"] == (
+        "enabled enabled → masked"
+    )
+    del now["unit:nginx.service"]
+    now["unit:other.service"] = unit
+    assert "unit:nginx.service" in {item.subject for item in disk._drift(against, "web1", seen)}
+
+
+def test_what_no_step_mends_is_put_back_as_it_was_on_a_healthy_day(
+    project: Project, on_disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A unit whose file is gone: enabling it fails until the baseline's text is back; nothing else is touched."""
+    site = shop(project, *ALLOWED)
+    take(site)
+    text, path = "ab" * 32, "/etc/systemd/system/nginx.service"
+    file = {"kind": "file", "mode": "0644", "owner": "root", "group": "root", "changed": 1, "digest": "d"}
+    facts = {f"file:{path}": file, "file:/etc/other": file, "unit:nginx.service": {"load": "loaded"}}
+    against = Baseline(
+        "then", WHEN, healthy=True, by="me", why="", folder=project.root,
+        hosts={"web1": {"facts": facts, "texts": {path: text, "/etc/other": text}}},
+    )  # fmt: skip
+    monkeypatch.setattr(disk, "_baseline", lambda site: against)
+    on_disk.broken, on_disk.stubborn = {MASKED}, {MASKED}
+    took = on_disk.take
+
+    def fails_until_it_is_back(*words: Any, **more: Any) -> Any:
+        if any(words.startswith("file_restore: file") for words in on_disk.took):
+            on_disk.stubborn.clear()
+        return took(*words, **more)
+
+    monkeypatch.setattr(repair, "take", fails_until_it_is_back)
+    done = mend(site)
+    enable = "host_base: unit_enable unit=nginx.service"
+    back = f"file_restore: file path={path} mode=0644 owner=root group=root text={text} trial="
+    assert on_disk.took == [enable, back, enable] and not done.look.found
 
 
 def test_nothing_is_held_without_the_customers_word(project: Project, on_disk: Disk) -> None:

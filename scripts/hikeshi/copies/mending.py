@@ -1,6 +1,6 @@
 """Mend the disk of a working copy with the roles' own disk steps, in a container whose root it is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +15,9 @@ from hikeshi.look import drift_data
 from hikeshi.repair import ROUNDS, Mended
 from hikeshi.schedule.job import Job
 from hikeshi.site import Site
-from hikeshi.triage import drift
+from hikeshi.triage import drift, restore
 from hikeshi.triage.drift import Drift
-from hikeshi.triage.plan import Plan
+from hikeshi.triage.plan import Plan, Planned
 
 MEND = "mend-copy.yml"
 NOTED = 200  # differences that one record tells
@@ -53,6 +53,7 @@ class DiskMended:
 def mend(site: Site, copy: Copy, look: DiskLook, *, holds: Sequence[Job], recovery: int | None = None) -> DiskMended:
     """Hold these jobs on the working copy's disk, take the plan's steps, look again; up to four rounds.
 
+    What is left then and has a name in the baseline is put back from there, and looked at in the same way.
     Journaled as `jobs` and as steps `mend` (one a round) and `judge` of the copy. Killed anywhere it is called again
     with a new look: what is held stays so, a step that was taken changes nothing. Raises RefusedError without the
     permission to hold jobs where `holds` has any, HikeshiError where the disk cannot be worked on at all; a job that
@@ -69,9 +70,13 @@ def mend(site: Site, copy: Copy, look: DiskLook, *, holds: Sequence[Job], recove
 
             done.held = bombs.hold_on_disk(site, copy.id, look.agenda, holds, call, recovery)
         tried: set[object] = set()
+        put_back: set[object] = set()
         for number in range(ROUNDS):
-            plan = Plan(tuple(planned for planned in done.look.plan.steps if planned.step.key not in tried))
-            if not plan.steps:
+            plan = _untried(done.look.plan.steps, tried)
+            if plan is None and (plan := _untried(_put_back(done.look), put_back)):
+                put_back |= {planned.step.key for planned in plan.steps}
+                tried.clear()  # what failed for want of it may help now
+            if plan is None:
                 break
             tried |= {planned.step.key for planned in plan.steps}
             with journaled.step(site, copy, "mend") as action:
@@ -87,6 +92,19 @@ def mend(site: Site, copy: Copy, look: DiskLook, *, holds: Sequence[Job], recove
             done.look = disk.judge_open(site, copy, bench)
         done.difference, done.texts = _difference(first, done.look)
     return done
+
+
+def _untried(steps: Sequence[Planned], tried: Container[object]) -> Plan | None:
+    left = tuple(planned for planned in steps if planned.step.key not in tried)
+    return Plan(left) if left else None
+
+
+def _put_back(seen: DiskLook) -> list[Planned]:
+    """Return the steps that put back from the baseline what is left wrong on the disk."""
+    if seen.against is None:
+        return []
+    texts = {host: known["texts"] for host, known in seen.against.hosts.items()}
+    return restore.pointed_at(seen.drift, seen.found, {seen.host: seen.evidence}, texts)
 
 
 def _take(site: Site, copy: Copy, plan: Plan) -> list[Mended]:

@@ -10,7 +10,8 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from hikeshi.triage.drift import Drift
-from hikeshi.triage.findings import Evidence, Step
+from hikeshi.triage.findings import Evidence, Finding, Step
+from hikeshi.triage.plan import Planned
 
 ROLE = "file_restore"
 _UNDOING: dict[tuple[str, str], Literal["disk", "live"]] = {
@@ -114,6 +115,32 @@ def restorations(
 
     # What cannot be taken back comes last.
     return sorted(found, key=lambda made: (elsewhere(made), not made.undo))
+
+
+def pointed_at(
+    drifts: Sequence[Drift], left: Sequence[Finding], evidence: Mapping[str, Evidence],
+    texts: Mapping[str, Mapping[str, str]],
+) -> list[Planned]:  # fmt: skip
+    """Return the steps that put back what findings point at by name, and no step of theirs mended; for good, on a disk.
+
+    That is the file that a service refuses, the path that is wrong, and the files of a unit that is not there as it
+    was. Whether that helps, nobody can try there as on a host; so nothing else is put back, whatever differs.
+    """
+    found = []
+    for item in drifts:
+        path, mine = item.subject.partition(":")[2], [finding for finding in left if finding.host == item.host]
+        because = tuple(finding for finding in mine if _points_at(finding, path, evidence))
+        step = _step(item, texts.get(item.host, {}), "") if because and item.kind == "file" else None
+        if step:
+            found.append(Planned(step, because))
+    return found
+
+
+def _points_at(finding: Finding, path: str, evidence: Mapping[str, Evidence]) -> bool:
+    kind, _, name = finding.subject.partition(":")
+    if kind == "config":
+        return bool(evidence[finding.host]["configs"].get(name, {}).get("file") == path)
+    return (kind == "path" and name == path) or (kind == "unit" and _is_of(path, name))
 
 
 def _is_of_a_program(step: Step, accounts: Collection[str]) -> bool:
