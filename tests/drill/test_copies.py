@@ -109,6 +109,27 @@ def test_copy_work_swap_and_back(site: Site) -> None:
     assert ours(before) == []
 
 
+def test_a_committed_swap_leaves_one_machine_which_can_be_copied_again(site: Site) -> None:
+    machine = told("{{.Id}}")
+    first = taken(site)
+    with pytest.raises(HikeshiError, match="in no swap"):
+        swap.commit(site, first)
+    swap.swap_in(site, first)
+    swap.proven(site, first)
+    swap.commit(site, record.find(site, first.id))
+    mended = told("{{.Id}}")
+    assert status() == "running" and mended != machine and not record.read_all(site)
+    assert machine not in engine.podman("ps", "--all", "--quiet", "--no-trunc"), "the original went"
+    assert not making.listing(site).unknown, "what runs is the site's own"
+    second = taken(site)
+    swap.swap_in(site, second)
+    swap.proven(site, second)
+    swap.swap_back(site, second)
+    assert status() == "running" and told("{{.Id}}") == mended
+    making.delete(site, second.id)
+    assert status() == "running"
+
+
 def _assert_seen(seen: work.Inside) -> None:
     """Assert that the collector told what is on the disk, also what only its owner may read."""
     facts = seen.state["facts"]

@@ -170,7 +170,11 @@ class Cloud:
         self.rehearsals.pop(copy.id, None)
         self.step()
         self.works.pop(copy.id, None)
-        self.machines.pop(f"mended {copy.id}", None)
+        if copy.swap and copy.swap.state == "committed":
+            assert self.serving is self.machines[f"mended {copy.id}"]
+            self.machines.pop(copy.swap.original, None)
+        else:
+            self.machines.pop(f"mended {copy.id}", None)
         self.step()
         if not work_only:
             self.copies.pop(copy.id, None)

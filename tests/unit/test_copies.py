@@ -260,6 +260,31 @@ def test_a_swap_killed_at_any_step_goes_on_in_its_direction(project: Project, cl
     assert whole and step > 20
 
 
+def test_a_swap_is_committed_once_it_is_proven_and_killed_it_goes_on(project: Project, cloud: Cloud) -> None:
+    for step in range(MOST_STEPS):
+        site = shop(project)
+        copy = ready(site, cloud)
+        swap.swap_in(site, copy)
+        with pytest.raises(RefusedError, match="not proven to work from copy"):
+            swap.commit(site, copied(site))
+        swap.proven(site, copied(site))
+        with alive(cloud, step):
+            swap.commit(site, copied(site))
+        whole = not cloud.dead
+        assert cloud.serving.disk == "mended" and cloud.serving.running
+        with alive(cloud):
+            if any(kept.swapped for kept in record.read_all(site)):  # killed before it was written
+                swap.commit(site, copied(site))
+            making.delete_expired(site)
+        assert [*cloud.machines] == [f"mended {copy.id}"] and cloud.serving.running
+        assert not record.read_all(site) and not cloud.copies and not items(site)
+        if whole:
+            break
+        cloud.machines = {"original": cloud.original}
+        cloud.original.name, cloud.original.running = "shop-web1", True
+    assert whole and step > 1
+
+
 def test_a_swap_that_would_lose_orders_needs_to_be_allowed(project: Project, cloud: Cloud) -> None:
     site = shop(project, databases={"web1": ["/var/lib/mysql"]})
     copy = ready(site, cloud)

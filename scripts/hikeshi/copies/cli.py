@@ -34,6 +34,9 @@ def add_to(app: typer.Typer, agreed: Agreed) -> None:
         delete: Annotated[str, typer.Option("--delete", metavar="ID", help="Remove this copy.")] = "",
         delete_expired: Annotated[bool, typer.Option("--delete-expired", help="Remove those that expired.")] = False,
         swap_back: Annotated[bool, typer.Option("--swap-back", help="Let HOST run from its original again.")] = False,
+        swap_commit: Annotated[
+            bool, typer.Option("--swap-commit", help="Let HOST keep its mended disk; the original and the copy go.")
+        ] = False,
         site: SiteOption = None,
         check: Annotated[bool, typer.Option("--check", help="Show what would change; change nothing.")] = False,
         yes: Annotated[bool, typer.Option("--yes", help="Answer the operator's questions with yes.")] = False,
@@ -41,7 +44,8 @@ def add_to(app: typer.Typer, agreed: Agreed) -> None:
     ) -> None:
         """Copy instances with their data, and verify the copies; they expire. Before anything is mended."""
         other = [name for name, given in (("--list", listing), ("--verify", verify), ("--delete", delete),
-                 ("--delete-expired", delete_expired), ("--swap-back", swap_back)) if given]  # fmt: skip
+                 ("--delete-expired", delete_expired), ("--swap-back", swap_back),
+                 ("--swap-commit", swap_commit)) if given]  # fmt: skip
         if len(other) > 1 or (other and (again or done or check)):
             raise UsageError(f"{other[0]} goes with nothing else that copies or removes.", "hikeshi copy --help")
         chosen = load(site)
@@ -49,8 +53,8 @@ def add_to(app: typer.Typer, agreed: Agreed) -> None:
         if verify:
             _verify(chosen, verify, as_json=as_json)
             return
-        if swap_back:
-            _swap_back(chosen, host, agreed, yes=yes)
+        if swap_back or swap_commit:
+            _end_swap(chosen, host, agreed, back=swap_back, yes=yes)
 
         def approve(told: Sequence[str], question: str) -> bool:
             for words in told:
@@ -61,7 +65,7 @@ def add_to(app: typer.Typer, agreed: Agreed) -> None:
             outcome = making.delete(chosen, delete)
         elif delete_expired:
             outcome = making.delete_expired(chosen)
-        elif listing or swap_back:
+        elif listing or swap_back or swap_commit:
             outcome = making.listing(chosen, host)
         else:
             outcome = making.take(chosen, host, approve=approve, again=again, done=done, check=check)
@@ -135,11 +139,14 @@ def _verify(site: Site, ident: str, *, as_json: bool) -> None:
         raise typer.Exit(ExitStatus.FAILED)
 
 
-def _swap_back(site: Site, host: str, agreed: Agreed, *, yes: bool) -> None:
+def _end_swap(site: Site, host: str, agreed: Agreed, *, back: bool, yes: bool) -> None:
     with lock.held(site, "copy"):
         found = [copy for copy in record.read_all(site, host) if host and copy.swapped]
         if not found:
             raise UsageError(f"{host or 'no host'} runs from no copy.", "hikeshi copy --list")
-        question = f"{host} is stopped and started from its original disk. Swap back?"
-        if agreed(question, f"hikeshi copy {host} --swap-back --yes", yes=yes):
-            swap.swap_back(site, found[0])
+        if back:
+            question = f"{host} is stopped and started from its original disk. Swap back?"
+        else:
+            question = f"The original of {host} is removed, and copy {found[0].id}; nothing brings them back. Commit?"
+        if agreed(question, f"hikeshi copy {host} --swap-{'back' if back else 'commit'} --yes", yes=yes):
+            (swap.swap_back if back else swap.commit)(site, found[0])

@@ -159,5 +159,7 @@ class Driver(Protocol):
     def remove(self, copy: Copy, *, work_only: bool = False) -> None:
         """Remove all that this copy made (or only its working copy and what came of it), but never a swapped machine.
 
+        Where its swap is committed, the original goes as well, and what is in its place stays.
+
         An instance that a killed `copy` left frozen goes on first.
         """

@@ -42,14 +42,22 @@ def note_closed(site: Site, copy: Copy) -> None:
 def note_swap_open(site: Site, copy: Copy) -> None:
     """Write that a host no longer runs from its own disk."""
     words = f"{copy.host} runs from copy {copy.id}; the original is kept, stopped"
-    close = f"hikeshi copy {copy.host} --swap-back --site {site.name}"
+    close = f"hikeshi copy {copy.host} --swap-commit --site {site.name}, or --swap-back"
     store.journal(site).append("item.opened", {"item": f"swap {copy.host}", "words": words, "close": close})
 
 
 def note_swap_closed(site: Site, copy: Copy) -> None:
     """Write that a host runs from its own disk, as far as this copy goes, where it was written that it does not."""
+    committed = copy.swap is not None and copy.swap.state == "committed"
+    own = "its mended disk, which is its own now" if committed else "its original disk"
     if not any(other.swapped and other.id != copy.id for other in record.read_all(site, copy.host)):
-        _close(site, f"swap {copy.host}", f"{copy.host} runs from its original disk")
+        _close(site, f"swap {copy.host}", f"{copy.host} runs from {own}")
+
+
+def note_gone(site: Site, copy: Copy, words: str) -> None:
+    """Write that a copy is gone with all that it belonged to."""
+    for name in (f"swap {copy.host}", item(copy)):
+        _close(site, name, words)
 
 
 def _close(site: Site, name: str, words: str) -> None:

@@ -68,7 +68,7 @@ def state(copy: Copy) -> str:
         )
     if copy.swap:
         words.append({"sealing": "ready to be swapped in", "in": "being swapped in", "proven": "swapped in",
-                      "back": "being swapped back"}[copy.swap.state])  # fmt: skip
+                      "back": "being swapped back", "committed": "swapped in for good"}[copy.swap.state])  # fmt: skip
     return ", ".join(words)
 
 
@@ -97,7 +97,8 @@ def rescued(done: Rescue) -> None:
         host = screen.line(done.host)
         screen.out.print(
             f"[bold green]{host} runs from its mended disk[/bold green] (copy {screen.line(done.copy)}); "
-            f"the original is kept, stopped. Mend the rest: hikeshi recover. Back: hikeshi copy {host} --swap-back"
+            "the original is kept, stopped. Mend the rest: hikeshi recover. "
+            f"Then hikeshi copy {host} --swap-commit, or --swap-back"
         )
 
 

@@ -174,12 +174,16 @@ class Podman:
             ("volume", ("volume", "ls"), '{{index .Labels "%s"}} {{.Name}}'),
             ("container", ("ps", "--all"), '{{index .Labels "%s"}} {{.Names}}'),
         )
+        # A machine bears no mark, and after a committed swap it runs from an image that does.
+        form = '{{index .Labels "%s"}} {{.Image}}'
+        machines = self._podman("ps", "--all", "--format", form % MARK).splitlines()
+        serving = {image for mark, _, image in (line.partition(" ") for line in machines) if not mark}
         found = []
         for kind, words, form in asked:
             told = self._podman(*words, "--filter", f"label={SITE}={self.site}", "--format", form % MARK)
             for line in told.splitlines():
                 ident, _, name = line.strip().partition(" ")
-                if name and ident not in ("", "<no"):
+                if name and ident not in ("", "<no") and name not in serving:
                     found.append(Found(ident, kind, name))
         return found
 
@@ -633,10 +637,14 @@ class Podman:
         self._podman(kind, "rm", *words, name)
 
     def _no_images(self, copy: Copy, but: Mapping[str, Any] | None) -> None:
-        """Have no image with this copy's mark, but for one: also one without a name, whose commit was killed."""
+        """Have no image with this copy's mark, but for one: also one without a name, whose commit was killed.
+
+        That from which the instance itself runs, since a swap was committed, stays.
+        """
+        serving = self._inspect("container", copy.instance) or {"Image": ""}
         told = self._podman("image", "ls", "--quiet", "--no-trunc", "--filter", f"label={MARK}={copy.id}")
         for ident in dict.fromkeys(told.split()):
-            if but is None or ident.removeprefix("sha256:") != but["Id"]:
+            if ident.removeprefix("sha256:") not in (serving["Image"], but["Id"] if but else ""):
                 self._podman("image", "rm", ident)
 
     def remove(self, copy: Copy, *, work_only: bool = False) -> None:
@@ -649,6 +657,10 @@ class Podman:
             with suppress(HikeshiError):
                 disks = _disks(self._machine(copy.instance))[0]
         self.end_rehearsal(copy)
+        if copy.swap and copy.swap.state == "committed":
+            if self._machine(copy.instance)["Id"] != copy.swap.mended:
+                raise HikeshiError(f"{copy.instance} is not the machine of {copy.id}: the original is not removed.")
+            self._gone("container", copy.swap.original)
         for kind in ("within", "test", "bench", "read", "open", "mended", "work"):
             self._gone("container", self.container(copy, kind))
         self._gone("volume", self.container(copy, "dev"))

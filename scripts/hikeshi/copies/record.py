@@ -23,8 +23,9 @@ FOLDER = "copies"
 State = Literal["making", "made", "verified", "deleting"]
 # making: to be made anew · ready: nobody has its disk · open: a bench has it.
 WorkState = Literal["", "making", "ready", "open"]
-# sealing: the original is untouched · in: towards the mended disk · proven · back: towards the original.
-SwapState = Literal["sealing", "in", "proven", "back"]
+# sealing: the original is untouched · in: towards the mended disk · proven · back: towards the original ·
+# committed: the mended disk is the host's own, and the original goes with the copy.
+SwapState = Literal["sealing", "in", "proven", "back", "committed"]
 # up: its machine may be there, and is removed by the next call · passed, failed: what it proved of this very seal.
 RehearsalState = Literal["", "up", "passed", "failed"]
 
@@ -113,7 +114,7 @@ class Copy(_Record):
     @property
     def swapped(self) -> bool:
         """Whether the site may run from it, or is on its way there or back."""
-        return self.swap is not None and self.swap.state != "sealing"
+        return self.swap is not None and self.swap.state not in ("sealing", "committed")
 
 
 def stamp(now: datetime) -> str:

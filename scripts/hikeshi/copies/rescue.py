@@ -108,7 +108,8 @@ def carry_out(
     if copy.swap and copy.swap.state == "proven":
         raise RefusedError(
             f"{done.host} runs from copy {copy.id} already.",
-            f"hikeshi recover --site {site.name} where we get in; else hikeshi copy {done.host} --swap-back",
+            f"hikeshi recover --site {site.name} where we get in; else hikeshi copy {done.host} --swap-commit, and the "
+            "same command again, or --swap-back",
         )
     if copy.swap and copy.swap.state == "back":
         _back(site, copy, track, "a call before had begun that")

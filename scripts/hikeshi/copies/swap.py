@@ -8,7 +8,7 @@ stopped, and removed by nobody here. Whoever calls holds the site's lock, and ha
 import secrets
 
 from hikeshi import screen
-from hikeshi.copies import journaled, record, work
+from hikeshi.copies import journaled, making, record, work
 from hikeshi.copies.drivers import driver_of
 from hikeshi.copies.record import Copy, Swap
 from hikeshi.errors import RefusedError
@@ -68,6 +68,18 @@ def swap_back(site: Site, copy: Copy) -> None:
     of_swap = ("in ", "back ", "seal", "rehearse")
     copy.told = {key: words for key, words in copy.told.items() if not key.startswith(of_swap)}
     record.save(site, copy)
+
+
+def commit(site: Site, copy: Copy) -> None:
+    """Let the host keep its mended disk for good: the original goes, and the copy; nothing undoes that."""
+    swap = _swap(copy)
+    if swap.state != "proven":
+        raise RefusedError(
+            f"{copy.host} is not proven to work from copy {copy.id}: its original is not removed.",
+            f"hikeshi rescue {copy.host} --site {site.name}",
+        )
+    copy.swap, copy.state = swap.model_copy(update={"state": "committed"}), "deleting"
+    making.remove(site, driver_of(site), copy, f"{copy.host} keeps its mended disk")
 
 
 def _go(site: Site, copy: Copy, *, back: bool) -> None:

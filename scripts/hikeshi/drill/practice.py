@@ -6,13 +6,14 @@ import secrets
 import shlex
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hikeshi import lock, look, probes, recover, runner, screen
+from hikeshi.copies import journaled, record
 from hikeshi.drill import containers, customers, engine, faults, ledger, wheelhouse
 from hikeshi.drill.containers import State
 from hikeshi.errors import HikeshiError, MisconfiguredError, RefusedError, UsageError
@@ -201,6 +202,11 @@ def down(*, images: bool = False) -> None:
 
 def _remove() -> None:
     containers.remove(practice_prefix())
+    with suppress(HikeshiError):  # a site that was half made has no copies
+        site = load(PRACTICE_SITE)
+        for copy in record.read_all(site):
+            journaled.note_gone(site, copy, f"the practice site {practice_prefix()} was taken away")
+            record.forget(site, copy)
     remove_tree(practice_folder())
 
 
@@ -286,12 +292,12 @@ def _words(step: Mapping[str, Any]) -> str:
 
 
 def whole(release: str) -> Site:
-    """Return the practice site, put up where it is not; one that is broken from an earlier drill is made anew."""
+    """Return the practice site, put up where it is not; one that an earlier drill broke or copied is made anew."""
     site, made = up(release)
     if not made:
         red = [item for item in probes.run(site, "customer") if not item.passed]
-        if red or faults.injected():
-            screen.say("the standing site is broken from an earlier drill; making it anew")
+        if red or faults.injected() or record.read_all(site):
+            screen.say("the standing site is broken from an earlier drill, or has copies of it; making it anew")
             down()
             site, _ = up(release)
     return site
