@@ -617,7 +617,7 @@ def _end_jobs(done: bombs.Outcome, *, as_json: bool) -> None:
 @drill.callback()
 def drill_alone(
     context: typer.Context,
-    scenario: Annotated[str, typer.Option(help="Which scenario to play.")] = "platform-reboot",
+    scenario: Annotated[str, typer.Option(help="Which scenario to play.")] = "torashu05",
     seed: SeedOption = None,
     release: ReleaseOption = "12",
     as_json: JsonOption = False,
@@ -669,7 +669,7 @@ def drill_list(as_json: JsonOption = False) -> None:
 @drill.command("break")
 def drill_break(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Faults; every one of the scenario when none is named.")
+        list[str] | None, typer.Argument(help="Faults; those of platform-reboot when none is named.")
     ] = None,
     seed: SeedOption = None,
     reboot: Annotated[bool, typer.Option(help="Restart web1 afterwards, as the platform did.")] = True,
@@ -677,9 +677,7 @@ def drill_break(
     """Break the practice site."""
     from hikeshi.drill import practice
 
-    chosen = practice.break_site(
-        names or practice.scenario(practice.DEFAULT_SCENARIO).faults, seed, "web1" if reboot else ""
-    )
+    chosen = practice.break_site(names or practice.scenario(practice.BROKEN).faults, seed, "web1" if reboot else "")
     for fault in chosen:
         screen.say(f"injected {fault.name}")
 

@@ -38,7 +38,7 @@ CUSTOMERS_S = 8
 SETTLE_S = (
     4  # longer than the practice load balancer needs for its verdict: two checks, a second apart, and their timeout
 )
-DEFAULT_SCENARIO = "platform-reboot"
+PLAYED, BROKEN = "torashu05", "platform-reboot"  # the scenarios of `drill` alone, and of `drill break` without names
 PYTHON = {"12": "3.11", "13": "3.13"}  # Debian release → its Python, which the wheels are for
 
 
