@@ -34,7 +34,9 @@ CLOSE = """
     echo 'Bogus yes' > /etc/ssh/sshd_config.d/90-hardening.conf
     echo 'Migration. Call the office first.' > /etc/nologin
     systemctl restart ssh.service || true
+    systemd-run --quiet --collect --on-active=1 pkill -f '^sshd: deploy'
 """
+ENDED_S = 3  # until connections that stood before, and would let recovery in, are gone
 
 
 def machine() -> str:
@@ -47,6 +49,12 @@ def gets_in() -> bool:
     words = ["ssh", "-F", str(site / "ssh_config"), "-i", str(site / "ssh_key"), "-o", "BatchMode=yes",
              "-o", f"UserKnownHostsFile={site / 'known_hosts'}", "-o", "ConnectTimeout=5", "web1", "true"]  # fmt: skip
     return subprocess.run(words, capture_output=True, check=False).returncode == 0
+
+
+def shut() -> None:
+    """Wait until nobody gets in, nor is in."""
+    time.sleep(ENDED_S)
+    assert not gets_in(), "this keeps nobody out"
 
 
 def remains() -> list[str]:
@@ -107,7 +115,7 @@ def test_the_way_in_is_the_disk(incident: None, seed: int) -> None:
         broken = hikeshi("drill", "break", *SHOP, "--seed", str(seed))
         assert broken.status == 0, broken.err
         ssh("web1", f"echo 'touch {RAN}; shutdown -r now' | at now + 40 minutes 2> /dev/null\n{CLOSE}")
-        assert not gets_in()
+        shut()
         planned = hikeshi("recover", "--plan", "--json")
         assert planned.status == 3 and "web1 lets nobody in" in planned.data["disks"]["foreseen"][0]
         done = hikeshi("recover", "--yes", "--json", timeout=1200)
@@ -133,6 +141,7 @@ def test_without_permission_it_stops_before_the_swap_and_resumes_after_it(incide
     original = machine()
     assert hikeshi("incident", "permit", "reboot", "--refuse", *CUSTOMER).status == 0
     ssh("web1", CLOSE)
+    shut()
     stopped = hikeshi("recover", "--yes", timeout=1200)
     assert stopped.status == 5, stopped.err[-3000:]
     assert "May we restart the server?" in " ".join(stopped.err.split())
@@ -153,7 +162,7 @@ def test_without_permission_it_stops_before_the_swap_and_resumes_after_it(incide
 def test_each_fault_that_shuts_us_out(incident: None, seed: int, name: str) -> None:
     broken = hikeshi("drill", "break", name, "--seed", str(seed))
     assert broken.status == 0, broken.err
-    assert not gets_in(), "this keeps nobody out"
+    shut()
     done = hikeshi("recover", "--yes", "--json", timeout=1200)
     assert done.status == 0, done.err[-6000:]
     fault = faults.choose(name, seed)
@@ -177,6 +186,7 @@ def test_killed_at_each_stage_it_goes_on(incident: None) -> None:
     """One rescue, killed on its way as often as it has stages; the original is always there, and no order is lost."""
     original = machine()
     ssh("web1", CLOSE)
+    shut()
     for boundary in RESCUE_BOUNDARIES:
         died = bent(boundary)
         assert died.status == -9, f"{boundary}: {died.status}\n{died.err[-3000:]}"
