@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -228,6 +229,13 @@ def _run(
     if status and not failures:
         _explain_no_event(tail)
     return RunResult(playbook, status, seconds, changed, failures, returned, "\n".join(tail), record.folder)
+
+
+def hang_up(site: Site) -> None:
+    """End the connections that runs before kept: the next one gets in by a new login, or not at all."""
+    for socket in site.control_folder.glob("*"):
+        words = ["ssh", "-O", "exit", "-o", f"ControlPath={socket}", "any"]
+        subprocess.run(words, capture_output=True, check=False)  # one that nobody listens on has ended
 
 
 def _in_journal(event: Event) -> dict[str, Any]:

@@ -244,6 +244,7 @@ def break_site(names: list[str], seed: int | None, reboot: str) -> list[faults.F
                 # Its status says whether all is well, which is not to be expected of a broken host.
                 ledger.run_on(site, reboot, "timeout 60 systemctl is-system-running --wait || true")
             faults.inject(site, later)
+        runner.hang_up(site)  # whoever broke it is not in any more
         wait_until_settled(site)
     return chosen
 
