@@ -4,6 +4,7 @@ systemd is that of jobs_host, which notes what it fires.
 """
 
 import base64
+import errno
 import fcntl
 import json
 import os
@@ -441,13 +442,17 @@ def test_an_edit_since_is_kept(host: Host, capsys: Any, kind: str) -> None:
     assert os.access(host.root / path, os.X_OK) is (kind == "periodic")
 
 
+@pytest.mark.parametrize("layered", [False, True])
 @pytest.mark.parametrize("kind", ["cron", "periodic"])
-def test_a_file_that_was_removed_stays_away(host: Host, capsys: Any, kind: str) -> None:
+def test_a_file_that_was_removed_stays_away(
+    host: Host, capsys: Any, monkeypatch: pytest.MonkeyPatch, kind: str, layered: bool
+) -> None:
     ident = next(ident for ident in everything(host) if ident.startswith(f"{kind}:"))
     path = host.root / {"cron": "etc/cron.d/wipe", "periodic": "etc/cron.daily/apt"}[kind]
     assert host.do("hold", ident) == 0
     path.unlink()
     capsys.readouterr()
+    dying(host, 1000, monkeypatch, layered=layered)
     assert host.do("release", ident) == 0
     assert results(capsys.readouterr().out) == {ident: "gone"}
     assert not path.exists() and host.held() == {}
@@ -506,8 +511,11 @@ def test_holding_twice_does_nothing_more(host: Host, capsys: Any) -> None:
 CHANGES = ("rename", "replace", "unlink", "mkdir", "rmdir", "fsync", "fchmod", "utime", "symlink")
 
 
-def dying(host: Host, at: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
-    """Let the program die at its n-th change of the disk, or call of systemd; return how many it had made."""
+def dying(host: Host, at: int, monkeypatch: pytest.MonkeyPatch, *, layered: bool = False) -> Callable[[], int]:
+    """Let the program die at its n-th change of the disk, or call of systemd; return how many it had made.
+
+    `layered`: no directory that was there before can be renamed, as of a lower layer of an overlay.
+    """
     count = 0
 
     def step() -> None:
@@ -526,6 +534,8 @@ def dying(host: Host, at: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], 
 
             def call(*words: Any, **more: Any) -> Any:
                 step()
+                if layered and name == "rename" and Path(words[0]).is_dir() and not words[0].endswith("/.new"):
+                    raise OSError(errno.EXDEV, "Invalid cross-device link")
                 return real(*words, **more)
 
             return call
@@ -539,11 +549,11 @@ def dying(host: Host, at: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], 
     return lambda: count
 
 
-@pytest.mark.parametrize("verb", ["hold", "release"])
+@pytest.mark.parametrize(("verb", "layered"), [("hold", False), ("release", False), ("release", True)])
 @pytest.mark.parametrize("kind", ["at", "cron", "anacron", "periodic", "timer", "transient", "shutdown", "apt", "unit"])
 @pytest.mark.parametrize("by", ["again", "boot"])
 def test_killed_anywhere_it_is_finished(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, kind: str, by: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, layered: bool, kind: str, by: str
 ) -> None:
     at, died = 0, True
     while died:
@@ -557,7 +567,7 @@ def test_killed_anywhere_it_is_finished(
         if verb == "release":
             assert host.do("hold", ident) == 0
         with monkeypatch.context() as bent:
-            dying(host, at, bent)
+            dying(host, at, bent, layered=layered)
             try:
                 host.do(verb, ident)
             except Killed:

@@ -32,6 +32,15 @@ def test_unnamed_fault_was_mended_by_what_put_its_file_back(monkeypatch: pytest.
     assert row(monkeypatch, recovery) == (True, [f"file_restore move_aside {FILE}"], 2.0)
 
 
+def test_what_was_done_to_a_copied_disk_mends_its_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    recovery = Recovery("drill", after=[GREEN])
+    data = recovery.as_data() | {
+        "disks": {"rescued": [{"mended": None}, {"mended": {"steps": [put_back(FILE).as_data()]}}]}
+    }
+    monkeypatch.setattr(recovery, "as_data", lambda: data)
+    assert row(monkeypatch, recovery) == (True, [f"file_restore move_aside {FILE}"], 2.0)
+
+
 @pytest.mark.parametrize("after", [[GREEN], []])
 def test_unnamed_fault_that_nothing_put_back_is_mended_only_if_all_is_well(
     monkeypatch: pytest.MonkeyPatch, after: list[ProbeResult]

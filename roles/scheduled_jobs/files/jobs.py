@@ -53,6 +53,7 @@ ROOT = ""  # every path below is looked for in there
 KNOWN = None  # the manifests, once they were read
 OFFLINE = False  # the disk of a system that does not run: nobody is asked, only files are changed
 STATE = "/var/lib/hikeshi/jobs"
+FORGOTTEN = "forgotten.json"  # what a manifest is called of which nothing is held any more
 PROGRAM = "/usr/local/lib/hikeshi/jobs"
 SPOOL = "/var/spool/cron/atjobs"
 ANACRON, STAMPS = "/etc/anacrontab", "/var/spool/anacron"
@@ -288,7 +289,10 @@ def lost():
     """Return the folders of held jobs whose manifest cannot be read: nothing else tells what they hold."""
     names = os.listdir(at(STATE)) if os.path.isdir(at(STATE)) else []
     told = {os.path.basename(folder_of(ident)) for ident in entries()}
-    return [f"{STATE}/{name}" for name in sorted(names) if not name.startswith(".") and name not in told]
+    return [
+        f"{STATE}/{name}" for name in sorted(names)
+        if not name.startswith(".") and name not in told and not os.path.exists(f"{at(STATE)}/{name}/{FORGOTTEN}")
+    ]  # fmt: skip
 
 
 def save(entry):
@@ -311,6 +315,8 @@ def begin(entry, data):
         file.flush()
         os.fsync(file.fileno())
     sync(new)
+    if os.path.exists(f"{folder}/{FORGOTTEN}"):
+        shutil.rmtree(folder)
     os.rename(new, folder)
     sync(os.path.dirname(folder))
     entries()[entry["id"]] = entry
@@ -321,7 +327,13 @@ def forget(ident):
     folder = folder_of(ident)
     gone = f"{os.path.dirname(folder)}/.gone"
     shutil.rmtree(gone, ignore_errors=True)
-    os.rename(folder, gone)
+    try:
+        os.rename(folder, gone)
+    except OSError as error:
+        if error.errno != errno.EXDEV:  # on layers (overlay) no directory is renamed that came with a lower one
+            raise
+        os.rename(f"{folder}/manifest.json", f"{folder}/{FORGOTTEN}")
+        gone = folder
     sync(os.path.dirname(folder))
     entries().pop(ident, None)
     shutil.rmtree(gone, ignore_errors=True)
@@ -1144,7 +1156,14 @@ def keep(entry):
     """Keep what was saved of a file that somebody removed meanwhile: nobody else may have it."""
     place = f"{at(STATE)}/.kept-{entry['kind']}-{hashlib.sha256(os.fsencode(entry['id'])).hexdigest()[:16]}"
     shutil.rmtree(place, ignore_errors=True)
-    os.rename(folder_of(entry["id"]), place)
+    try:
+        os.rename(folder_of(entry["id"]), place)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        shutil.copytree(folder_of(entry["id"]), place)
+        sync(place)
+        forget(entry["id"])
     sync(at(STATE))
     entries().pop(entry["id"], None)
 

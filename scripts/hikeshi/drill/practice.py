@@ -261,11 +261,13 @@ def score(recovery: Recovery) -> dict[str, Any]:
     everything is well all the same.
     """
     data = recovery.as_data()
+    mended = [rescued["mended"] for rescued in (data["disks"] or {"rescued": []})["rescued"]]
+    took = [step for disk in mended if disk for step in disk["steps"]] + data["steps"]
     left = {(item["host"], item["subject"]) for item in data["left"]}
     rows = []
     for fault in faults.injected():
         steps = [
-            step for step in data["steps"]
+            step for step in took
             if step["host"] == fault.host and step["changed"] and set(fault.subjects) & set(step["subjects"])
         ]  # fmt: skip
         open_still = any((fault.host, subject) in left for subject in fault.subjects)
