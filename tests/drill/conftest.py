@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
+from hikeshi.copies import record
 from hikeshi.drill import customers
-from hikeshi.site import PROJECT, practice_folder
+from hikeshi.site import PROJECT, load, practice_folder
 
 ALL = bool(os.environ.get("HIKESHI_TEST_ALL"))
 HIKESHI = Path(sys.executable).with_name("hikeshi")
@@ -145,8 +146,8 @@ def practice() -> Iterator[Path]:
 
 @pytest.fixture
 def whole(practice: Path) -> Path:
-    """The practice site, green before the test: an earlier failure must not spread."""
-    if hikeshi("probe", "--json").status != 0:
+    """The practice site, green and no copy of itself before the test: an earlier failure must not spread."""
+    if hikeshi("probe", "--json").status != 0 or record.read_all(load("drill")):
         hikeshi("drill", "down")
         assert hikeshi("drill", "up").status == 0
     return practice
