@@ -481,6 +481,7 @@ def test_file_comes_back_as_the_baseline_has_it(host: Host, apply: Apply, tmp_pa
     assert apply("remote_access", "repair-disk", "login_file", args).status != 0, "without a folder of texts"
 
 
+@pytest.mark.at_rest  # of links below /etc/systemd, whatever runs
 def test_boot_goes_on_without_what_it_needed(host: Host, mend: Mend) -> None:
     units, name = "/etc/systemd/system", "mnt-gone.mount"
     must(
