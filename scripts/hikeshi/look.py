@@ -182,7 +182,8 @@ def _unreachable(host: str, words: str) -> UnreachableError:
         )
     return UnreachableError(
         f"ssh does not let us in to {host}: {words}",
-        "does it run? Then check address, key and known_hosts of the site; hikeshi probe works without ssh",
+        "does it run? Then check address, key and known_hosts of the site; where nobody gets in at all, the way in is "
+        f"its disk: hikeshi rescue {host} --check. hikeshi probe works without ssh",
     )
 
 

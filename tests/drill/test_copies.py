@@ -127,7 +127,11 @@ def test_a_committed_swap_leaves_one_machine_which_can_be_copied_again(site: Sit
     swap.swap_back(site, second)
     assert status() == "running" and told("{{.Id}}") == mended
     making.delete(site, second.id)
-    assert status() == "running"
+    third = taken(site)
+    swap.swap_in(site, third)
+    swap.proven(site, third)
+    swap.commit(site, record.find(site, third.id))
+    assert status() == "running" and not making.listing(site).unknown, "the first swap's image went with its machine"
 
 
 def _assert_seen(seen: work.Inside) -> None:

@@ -223,14 +223,18 @@ class Collector:
             return {}
         wanted = "Id,Names,LoadState,ActiveState,SubState,UnitFileState,Result,FragmentPath,After"
         shown = self.output("systemctl", "show", "--property", wanted, "--", *names).strip()
+        blocks = [
+            dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+            for block in (shown.split("\n\n") if shown else [])
+        ]
+        fresh = self.enabled([fields["Id"] for fields in blocks if fields.get("Id") and fields.get("UnitFileState")])
         found = {}
-        for name, block in zip(names, shown.split("\n\n") if shown else [], strict=False):
-            fields = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        for name, fields in zip(names, blocks, strict=False):
             unit = {
                 "load": fields.get("LoadState", ""),
                 "active": fields.get("ActiveState", ""),
                 "sub": fields.get("SubState", ""),
-                "enabled": fields.get("UnitFileState", ""),
+                "enabled": fresh.get(fields.get("Id"), fields.get("UnitFileState", "")),
                 "result": fields.get("Result", ""),
                 "fragment": fields.get("FragmentPath", ""),
                 "after": [other for other in after.get(name, []) if other in fields.get("After", "").split()],
@@ -240,6 +244,11 @@ class Collector:
                 unit["log"] = self.newest(UNIT_LINES, "-o", "cat", "-u", name)
             found[name] = unit
         return found
+
+    def enabled(self, names):
+        """Return the states of unit files as they are: `show` tells what systemd knew when it last read them."""
+        lines = self.command("systemctl", "is-enabled", "--", *names)[1].split() if names else []
+        return dict(zip(names, lines, strict=True)) if len(lines) == len(names) else {}
 
     def mounts(self, subjects):
         """Return for each wanted mount whether something is mounted there, and what lies in the directory."""

@@ -8,7 +8,7 @@ import typer
 from hikeshi import lock, screen
 from hikeshi.copies import making, page, record, replay, rescue, swap
 from hikeshi.copies.making import Outcome
-from hikeshi.errors import ExitStatus, UsageError
+from hikeshi.errors import ExitStatus, RefusedError, UsageError
 from hikeshi.incident import show
 from hikeshi.options import JsonOption, SiteOption
 from hikeshi.site import Site, load
@@ -148,5 +148,9 @@ def _end_swap(site: Site, host: str, agreed: Agreed, *, back: bool, yes: bool) -
             question = f"{host} is stopped and started from its original disk. Swap back?"
         else:
             question = f"The original of {host} is removed, and copy {found[0].id}; nothing brings them back. Commit?"
-        if agreed(question, f"hikeshi copy {host} --swap-{'back' if back else 'commit'} --yes", yes=yes):
-            (swap.swap_back if back else swap.commit)(site, found[0])
+        again = f"hikeshi copy {host} --swap-{'back' if back else 'commit'} --yes"
+        if not agreed(question, again, yes=yes):
+            raise RefusedError("nothing was changed: that was not approved.", again)
+        (swap.swap_back if back else swap.commit)(site, found[0])
+        said = "runs from its original disk again" if back else "keeps its mended disk; original and copy are gone"
+        screen.say(f"{screen.line(host)} {said}")

@@ -39,10 +39,13 @@ def note_closed(site: Site, copy: Copy) -> None:
     _close(site, item(copy), f"copy {copy.id} is removed")
 
 
-def note_swap_open(site: Site, copy: Copy) -> None:
-    """Write that a host no longer runs from its own disk."""
-    words = f"{copy.host} runs from copy {copy.id}; the original is kept, stopped"
-    close = f"hikeshi copy {copy.host} --swap-commit --site {site.name}, or --swap-back"
+def note_swap_open(site: Site, copy: Copy, *, proven: bool = False) -> None:
+    """Write that a host is about to leave its own disk, and once more when it is proven to run from the mended one."""
+    words = f"{copy.host} is on its way to copy {copy.id}, and may be stopped"
+    close = f"hikeshi rescue {copy.host} --site {site.name}"
+    if proven:
+        words = f"{copy.host} runs from copy {copy.id}; the original is kept, stopped"
+        close = f"hikeshi copy {copy.host} --swap-commit --site {site.name}, or --swap-back"
     store.journal(site).append("item.opened", {"item": f"swap {copy.host}", "words": words, "close": close})
 
 

@@ -128,7 +128,7 @@ def take_locked(
     else:
         _refuse(site, outcome.estimates)
         if fresh and not approve([item.words for item in outcome.estimates], "Copy?"):
-            raise RefusedError("nothing was changed: copying was not approved.", "hikeshi copy --yes")
+            raise RefusedError("nothing was changed: copying was not approved.", "the same command with --yes")
         for item in outcome.estimates:
             begun[item.host] = _allow(site, begun.get(item.host) or _new(site, driver, item), item)
         for name in wanted:

@@ -647,6 +647,20 @@ class Podman:
             if ident.removeprefix("sha256:") not in (serving["Image"], but["Id"] if but else ""):
                 self._podman("image", "rm", ident)
 
+    def _no_spent_images(self, copy: Copy) -> None:
+        """Remove the image of an earlier swap, from which the original ran: no container does any more."""
+        used = self._podman("ps", "--all", "--no-trunc", "--format", "{{.ImageID}}").split()
+        words = (
+            "--no-trunc",
+            "--filter",
+            f"label={OF}={copy.instance}",
+            "--format",
+            "{{.ID}} {{.Repository}}:{{.Tag}}",
+        )
+        for ident, name in (line.split() for line in self._podman("image", "ls", *words).splitlines()):
+            if "-mended:" in name and ident.removeprefix("sha256:") not in used:
+                self._podman("image", "rm", name)
+
     def remove(self, copy: Copy, *, work_only: bool = False) -> None:
         """Remove containers, then images and volumes."""
         with suppress(HikeshiError):  # an instance that is gone, or runs
@@ -661,6 +675,7 @@ class Podman:
             if self._machine(copy.instance)["Id"] != copy.swap.mended:
                 raise HikeshiError(f"{copy.instance} is not the machine of {copy.id}: the original is not removed.")
             self._gone("container", copy.swap.original)
+            self._no_spent_images(copy)
         for kind in ("within", "test", "bench", "read", "open", "mended", "work"):
             self._gone("container", self.container(copy, kind))
         self._gone("volume", self.container(copy, "dev"))

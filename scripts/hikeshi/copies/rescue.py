@@ -73,6 +73,10 @@ def rescue(site: Site, host: str, *, ask: Ask, again: bool = False, check: bool 
     a permission, HikeshiError where something did not prove itself; what was done until then is kept.
     """
     done = Rescue(site.name, host)
+    data = site.data.copying
+    if data is None or host not in data.instances:
+        known = ", ".join(sorted(data.instances)) if data else ""
+        raise UsageError(f"HOST is {host!r}; rescued can be: {known or 'none'}.", "hikeshi rescue HOST --check")
     with lock.held(site, "rescue"), stages.rescue(store.journal(site), host, check=check or plan) as (track, action):
         if check or plan:
             _foresee(site, done, judged=plan)
@@ -371,10 +375,6 @@ def _why_not(site: Site, name: PermissionName) -> str:
 
 
 def _foresee(site: Site, done: Rescue, *, judged: bool) -> None:
-    data = site.data.copying
-    if data is None or done.host not in data.instances:
-        known = ", ".join(sorted(data.instances)) if data else ""
-        raise UsageError(f"HOST is {done.host!r}; rescued can be: {known or 'none'}.")
     done.steps, done.missing = foresee(site, done.host)
     copy = begun(site, done.host) or usable(site, done.host)
     done.copy = copy.id if copy else ""

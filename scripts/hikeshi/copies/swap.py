@@ -51,6 +51,7 @@ def swap_in(site: Site, copy: Copy) -> None:
 def proven(site: Site, copy: Copy) -> None:
     """Write that the host works from its mended disk; only `swap_back` undoes it now."""
     if _swap(copy).state == "in":
+        journaled.note_swap_open(site, copy, proven=True)
         copy.swap = _swap(copy).model_copy(update={"state": "proven"})
         record.save(site, copy)
 
