@@ -323,6 +323,11 @@ def show_recovery(site: Site, done: recover.Recovery, *, plan_only: bool, check:
     if done.after:
         screen.probe_table(done.after)
     page.kept_and_drift(site, done.kept, done.drift, changed=True)
+    for host in done.disks.swapped if done.disks else ():
+        kept = f"original kept, stopped; hikeshi copy {host} --swap-commit removes it, or --swap-back"
+        screen.out.print(
+            f"[bold yellow]{screen.line(host)} runs from its mended disk[/bold yellow]: {screen.line(kept)}"
+        )
     if done.jobs_told:
         screen.out.print(f"[bold yellow]jobs are held[/bold yellow]: {screen.line(done.jobs_told, 400)}")
     if done.gate_told:

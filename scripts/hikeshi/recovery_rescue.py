@@ -73,6 +73,11 @@ class Disks:
             self.done.append(done)
 
     @property
+    def swapped(self) -> list[str]:
+        """The hosts that run from their mended disk now."""
+        return [item.host for item in self.done if item.swapped]
+
+    @property
     def next_step(self) -> str:
         """What a person must do before a host can be rescued; empty where nobody waits."""
         return "; ".join(f"{item.message} {item.fix}" for item in self.asked)

@@ -351,7 +351,9 @@ def foresee(site: Site, host: str) -> tuple[list[str], list[str]]:
         steps.append(f"copy {host} with its data, and verify the copy")
         needs.append("copy")
     if copy is None or not (copy.swapped or _sealed(copy)):
-        steps.append("judge the copy's disk, hold there what would go off, mend it with the roles' disk steps")
+        unheld = _why_not(site, "hold-jobs")
+        holds = f"leave there what would go off, not held ({unheld})" if unheld else "hold there what would go off"
+        steps.append(f"judge the copy's disk, {holds}, mend it with the roles' disk steps")
     rehearsed = copy is not None and copy.swap is not None and (copy.swapped or copy.swap.rehearsal == "passed")
     if not rehearsed:
         steps.append("boot it beside the original, cut off from everything, and prove login and probes there")
