@@ -42,6 +42,10 @@ class UnreachableError(HikeshiError):
     status = ExitStatus.UNREACHABLE
 
 
+class HostKeyError(UnreachableError):
+    """A host shows another key than the one that is known: another machine, or one whose key was changed."""
+
+
 class MisconfiguredError(HikeshiError):
     """The project, the site's data or this machine is not set up."""
 

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from hikeshi import baseline, exchange, probes, runner, screen
 from hikeshi.baseline import Baseline
-from hikeshi.errors import HikeshiError, RefusedError, UnreachableError
+from hikeshi.copies import proving
+from hikeshi.errors import HikeshiError, HostKeyError, RefusedError, UnreachableError
 from hikeshi.incident import clock, show, store
 from hikeshi.incident import state as states
 from hikeshi.probes import ProbeResult
@@ -98,6 +99,7 @@ def evidence(
         with screen.run_progress("looking at every host (changes nothing)") as progress:
             result = runner.run(site, "collect-evidence.yml", verb="evidence", extra=extra, listen=progress)
         hosts, refused = judgeable(result)
+        refused = [_shut_out(site, item) for item in refused]
         schedules: dict[str, Any] = dict.fromkeys(item.host for item in refused)
         for host, seen in list(hosts.items()):
             try:
@@ -167,15 +169,27 @@ def silent(result: RunResult) -> list[Refused]:
     if not result.ok and not failed:
         raise _not_collected(result.output[-400:])
     away = {event.host: event.message for event in reversed(result.unreachable)}
-    refused = [Refused(host, _unreachable(host, words)) for host, words in sorted(away.items())]
+    refused = [Refused(host, kept_out(host, words)) for host, words in sorted(away.items())]
     return refused + [
         Refused(host, _not_collected(event.message, host)) for host, event in failed.items() if host not in away
     ]
 
 
-def _unreachable(host: str, words: str) -> UnreachableError:
+def _shut_out(site: Site, item: Refused) -> Refused:
+    """Return a host that told nothing as one that lets nobody in, where that is why.
+
+    sshd may let somebody in who is then told that his password has expired, or who may not become root. To Ansible
+    that host is reached, and a task failed.
+    """
+    if item.unreachable or (seen := proving.log_in(site, item.host, wait_s=0)).ok:
+        return item
+    return Refused(item.host, kept_out(item.host, seen.why))
+
+
+def kept_out(host: str, words: str) -> UnreachableError:
+    """Return the error that says that a host does not let us in, of what ssh said."""
     if re.search("host key verification failed|remote host identification has changed", words, re.IGNORECASE):
-        return UnreachableError(
+        return HostKeyError(
             f"{host} shows another host key than the one in known_hosts, or none is there: {words}",
             "ask whoever runs the host, by another way than ssh, for its fingerprint (at the console: ssh-keygen -l -f "
             "/etc/ssh/ssh_host_ed25519_key.pub), compare it with what ssh shows, and only then change known_hosts",

@@ -291,8 +291,8 @@ def _recover(
     with track.stage("look"):
         found = _look_when_quiet(site, done, even_none=True)
     if plan_only or check:
-        disks.foresee(done.refused)
-    elif disks.get_in(done.refused):
+        disks.foresee(done.refused, alone=not done.evidence)
+    elif disks.get_in(done.refused, alone=not done.evidence):
         swapped, done.agenda = True, None
         with track.stage("look"):
             found = _look_when_quiet(site, done, even_none=True)

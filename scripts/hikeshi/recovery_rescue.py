@@ -11,7 +11,7 @@ from hikeshi import screen
 from hikeshi.copies import rescue
 from hikeshi.copies.driver import AskedError
 from hikeshi.copies.rescue import Ask, Rescue
-from hikeshi.errors import RefusedError
+from hikeshi.errors import HostKeyError, RefusedError
 from hikeshi.incident.stages import Stages
 from hikeshi.look import Refused
 from hikeshi.site import Site
@@ -38,27 +38,37 @@ class Disks:
         self._rescue(hosts)
         return bool(hosts)
 
-    def get_in(self, refused: Sequence[Refused]) -> bool:
-        """Rescue the hosts that let nobody in and can be copied; say whether any of them is another machine now."""
-        hosts = self._by_disk(refused)
+    def get_in(self, refused: Sequence[Refused], *, alone: bool) -> bool:
+        """Rescue the hosts that let nobody in and can be copied; say whether any of them is another machine now.
+
+        `alone` is true where no host at all was judged.
+        """
+        hosts = self._by_disk(refused, alone=alone)
         for host in hosts:
             screen.say(f"[bold]nobody gets in to {screen.line(host)}: by way of its disk[/bold]")
         before = len(self.done)
         self._rescue(hosts)
         return len(self.done) > before
 
-    def foresee(self, refused: Sequence[Refused]) -> None:
+    def foresee(self, refused: Sequence[Refused], *, alone: bool) -> None:
         """Say what would be done by way of disks; changes nothing, and asks no cloud."""
-        for host in dict.fromkeys([*rescue.under_way(self.site), *self._by_disk(refused)]):
+        for host in dict.fromkeys([*rescue.under_way(self.site), *self._by_disk(refused, alone=alone)]):
             steps, missing = rescue.foresee(self.site, host)
             self.foreseen.append(f"{host} lets nobody in; by way of its disk: {'; then '.join(steps)}")
             self.foreseen += [f"{host}: refused it would be: {why}" for why in missing]
         for words in self.foreseen:
             screen.say(screen.line(words, 600))
 
-    def _by_disk(self, refused: Sequence[Refused]) -> list[str]:
+    def _by_disk(self, refused: Sequence[Refused], *, alone: bool) -> list[str]:
+        """Return the hosts whose disk may be what keeps us out. What is wrong on our side no disk mends."""
         data = self.site.data.copying
-        return [item.host for item in refused if item.unreachable and data and item.host in data.instances]
+        shut = [item for item in refused if item.unreachable]
+        if alone and len(shut) > 1 and all("Permission denied" in item.problem.message for item in shut):
+            screen.say("[bold]no host takes our key[/bold]: sooner than all of them it is the key that is wrong, and "
+                       "their disks stay as they are")  # fmt: skip
+            return []
+        known = data.instances if data else {}
+        return [item.host for item in shut if item.host in known and not isinstance(item.problem, HostKeyError)]
 
     def _rescue(self, hosts: Sequence[str]) -> None:
         for host in hosts:

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from hikeshi.drill import containers, customers, faults, ledger
-from hikeshi.drill.practice import BROKEN, scenario
+from hikeshi.drill.practice import PLAYED, scenario
 from hikeshi.site import load
 from tests.drill.administrator import Administrator
 from tests.drill.conftest import ALL, Done, hikeshi, reboot, red, ssh, wait_for_orders
@@ -163,7 +163,7 @@ def test_all_faults_of_the_night_at_once_unattended(whole: object, seed: int) ->
     result = played.data
     assert red(result["probes_broken"])
     assert result["recovery"]["healthy"]
-    wanted = dict.fromkeys(scenario(BROKEN).faults, True)
+    wanted = dict.fromkeys(scenario(PLAYED).faults, True)
     assert {row["fault"]: row["mended"] for row in result["faults"]} == wanted
     assert all(row["by"] for row in result["faults"])
 

@@ -3,14 +3,16 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 from hypothesis import settings
 
-from hikeshi import runner
+from hikeshi import look, runner
 from hikeshi import site as sites
+from hikeshi.copies.proving import Login
 from tests.unit.commands import Runs
 from tests.unit.shop import Shop
 
@@ -74,5 +76,6 @@ def shop() -> Iterator[Shop]:
 def runs(monkeypatch: pytest.MonkeyPatch, project: Project, shop: Shop) -> Runs:
     fake = Runs()
     monkeypatch.setattr(runner, "run", fake)
+    monkeypatch.setattr(look, "proving", SimpleNamespace(log_in=lambda *_, **__: Login({"uid": "0"})))
     project.site({**SITE, "views": dict.fromkeys(("customer", "direct"), {"url": shop.url})})
     return fake

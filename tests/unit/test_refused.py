@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from hikeshi import baseline, look, recover, runner
+from hikeshi.copies.proving import Login
 from hikeshi.errors import ExitStatus, HikeshiError, UnreachableError
 from hikeshi.incident import store
 from hikeshi.repair import Mended
@@ -127,6 +128,27 @@ def test_collector_that_failed_on_one_host_refuses_that_one(runs: Runs) -> None:
     hosts, refused = look.judgeable(dataclasses.replace(result, status=2))
     assert list(hosts) == ["web1"]
     assert [item.problem.message for item in refused] == ["evidence could not be collected of web2: no space left"]
+
+
+EXPIRED = "WARNING: Your password has expired. Password change required but no TTY available."
+
+
+@pytest.mark.parametrize("lets_in", [True, False])
+def test_login_that_ends_in_words_lets_nobody_in(monkeypatch: pytest.MonkeyPatch, runs: Runs, lets_in: bool) -> None:
+    """Ansible reaches a host where a password must be changed first, and fails there as it does on a full disk."""
+    asked: list[str] = []
+
+    def log_in(_: Any, host: str, **__: Any) -> Login:
+        asked.append(host)
+        return Login({"uid": "0"}) if lets_in else Login(why=EXPIRED)
+
+    monkeypatch.setattr("hikeshi.look.proving.log_in", log_in)
+    broken = [Event("web2", "evidence", "Read", "failed", message="No start of json char found")]
+    runs.failures["collect-evidence.yml"] = broken
+    (item,) = look.evidence(load(), even_none=True).refused
+    assert (asked, item.unreachable) == (["web2"], not lets_in)
+    assert (EXPIRED if not lets_in else "No start of json") in item.problem.message
+    assert ("hikeshi rescue web2" in item.problem.fix) is not lets_in
 
 
 def test_nobody_is_left_to_judge(runs: Runs) -> None:

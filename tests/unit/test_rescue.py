@@ -499,6 +499,31 @@ def test_a_recovery_without_permission_stops_before_the_swap_and_goes_on_after_i
     assert world.did == [*before, "log in"] and cloud.serving.disk == "mended"
 
 
+@pytest.mark.parametrize("words", ["Host key verification failed.", "REMOTE HOST IDENTIFICATION HAS CHANGED!"])
+def test_a_host_that_shows_another_key_is_not_rescued_for_that(
+    cloud: Cloud, world: World, shut: Runs, monkeypatch: pytest.MonkeyPatch, capsys: Any, words: str
+) -> None:
+    """No disk mends our known_hosts, and only a person may accept another key."""
+    shut.away = {"web1": words}
+    shut.evidence = [HEALTHY]
+    assert hikeshi(monkeypatch, "recover", "--yes") == 3
+    assert world.did == [] and not cloud.copies
+    assert "only then change known_hosts" in " ".join(capsys.readouterr().err.split())
+
+
+def test_where_no_host_takes_our_key_no_disk_is_copied(
+    cloud: Cloud, world: World, shut: Runs, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    shut.away = dict.fromkeys(("web1", "web2"), "deploy@192.0.2.1: Permission denied (publickey).")
+    for more in ([], ["--check"]):
+        assert hikeshi(monkeypatch, "recover", "--yes", *more) == 3
+        assert "no host takes our key" in "".join(capsys.readouterr())
+    assert world.did == [] and not cloud.copies
+    shut.away["web2"] = "Connection refused"
+    assert hikeshi(monkeypatch, "recover", "--yes") == 3
+    assert cloud.serving.disk == "mended", "they have not one reason"
+
+
 def test_a_lone_host_is_rescued(
     cloud: Cloud, world: World, shut: Runs, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from hikeshi import bombs, lock, screen
+from hikeshi import bombs, lock, look, screen
 from hikeshi.copies import digests, disk, making, mending, proving, record, rehearsal, swap, work
 from hikeshi.copies.disk import DiskLook
 from hikeshi.copies.driver import AskedError, DoneByHandError
 from hikeshi.copies.drivers import driver_of
 from hikeshi.copies.mending import DiskMended
 from hikeshi.copies.record import Check, Copy, Repaired
-from hikeshi.errors import HikeshiError, RefusedError, UsageError
+from hikeshi.errors import HikeshiError, HostKeyError, RefusedError, UsageError
 from hikeshi.incident import permissions, stages, state, store
 from hikeshi.incident.stages import Stages
 from hikeshi.probes import ProbeResult
@@ -179,10 +179,12 @@ def _rehearse(site: Site, done: Rescue, copy: Copy, track: Stages) -> None:
         verdict = "[green]good[/green]" if check.ok else "[bold red]not good[/bold red]"
         screen.say(f"{verdict} rehearsal · {screen.line(check.what, 100)} · {screen.line(check.words, 300)}")
     if bad:
+        again = f"hikeshi rescue {copy.host} --site {site.name} judges and mends its disk anew; --again copies anew"
+        shut = look.kept_out(copy.host, "; ".join(bad))
         raise HikeshiError(
             f"the mended copy of {copy.host} did not prove itself, and is not swapped in; nothing of the original was "
             f"changed. {'; '.join(bad)}",
-            f"hikeshi rescue {copy.host} --site {site.name} judges and mends its disk once more; --again copies anew",
+            f"{shut.fix}. Then {again}" if isinstance(shut, HostKeyError) else again,
         )
 
 

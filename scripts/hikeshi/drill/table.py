@@ -182,7 +182,7 @@ def _try(site: Site, row: Row, seed: int, before: Sequence[Drift]) -> tuple[Row,
     return replace(
         row,
         found=_found(seen, before),
-        named="yes" if _named([*seen.found, *recovery.found], fault) else NO,
+        named="yes" if _named([*seen.found, *recovery.found, *_on_disks(recovery)], fault) else NO,
         mended=one_line("; ".join(scored["by"]), 300) if mended else NO,
         seconds=f"{recovery.seconds:.0f}" if mended else NONE,
     ), recovery
@@ -197,6 +197,11 @@ def _found(seen: Triage, before: Sequence[Drift]) -> str:
         "drift": any((item.host, item.subject, item.words) not in known for item in seen.drift),
     }
     return ", ".join(kind for kind, true in kinds.items() if true) or NO
+
+
+def _on_disks(recovery: Recovery) -> list[Finding]:
+    rescued = recovery.disks.done if recovery.disks else []
+    return [finding for item in rescued if item.look for finding in item.look.found]
 
 
 def _named(found: Sequence[Finding], fault: Fault) -> bool:
