@@ -51,13 +51,11 @@ class Disks:
         return len(self.done) > before
 
     def foresee(self, refused: Sequence[Refused], *, alone: bool) -> None:
-        """Say what would be done by way of disks; changes nothing, and asks no cloud."""
+        """Note what would be done by way of disks; changes nothing, and asks no cloud."""
         for host in dict.fromkeys([*rescue.under_way(self.site), *self._by_disk(refused, alone=alone)]):
             steps, missing = rescue.foresee(self.site, host)
             self.foreseen.append(f"{host} lets nobody in; by way of its disk: {'; then '.join(steps)}")
             self.foreseen += [f"{host}: refused it would be: {why}" for why in missing]
-        for words in self.foreseen:
-            screen.say(screen.line(words, 600))
 
     def _by_disk(self, refused: Sequence[Refused], *, alone: bool) -> list[str]:
         """Return the hosts whose disk may be what keeps us out. What is wrong on our side no disk mends."""

@@ -1,7 +1,9 @@
 """A rescue against a cloud in memory: killed at every step, refused, failing its proof; the original is never lost."""
 
 import json
+import os
 import shutil
+import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,6 +21,7 @@ from hikeshi.copies.mending import DiskMended
 from hikeshi.copies.proving import Login
 from hikeshi.copies.record import Check, Copy
 from hikeshi.errors import HikeshiError, RefusedError
+from hikeshi.incident import journal as journals
 from hikeshi.incident import state as states
 from hikeshi.incident import store
 from hikeshi.probes import ProbeResult
@@ -132,7 +135,9 @@ def test_the_whole_way_in_its_order(project: Project, cloud: Cloud, world: World
     assert copy.repaired and copy.repaired.passed and copy.repaired.steps[0]["step"] == "nologin_gone"
     assert cloud.copies == {copy.id: "broken"}, "the copy is never written"
     assert not cloud.rehearsals and not cloud.benches
-    with pytest.raises(RefusedError, match="runs from copy"):
+    assert go(site).swapped and world.did[4:] == ["log in"], "there is nothing left to do"
+    world.lets_in = False
+    with pytest.raises(RefusedError, match="runs from copy .* lets nobody in again"):
         go(site)
     (start,) = [item for item in store.journal(site).records() if item.kind == "rescue.start"][:1]
     assert start.host == "web1"
@@ -346,6 +351,25 @@ def test_the_command_says_what_became_of_it(
     assert "web1 runs from its mended disk" in capsys.readouterr().out
     assert hikeshi(monkeypatch, "copy", "--list") == 0
     assert "mended: 1 steps, rehearsed, swapped in" in " ".join(capsys.readouterr().out.split())
+    for option in ("--swap-back", "--swap-commit"):
+        assert hikeshi(monkeypatch, "copy", option) == 2
+        assert f"{option} needs a host; allowed: web1" in " ".join(capsys.readouterr().err.split())
+        assert hikeshi(monkeypatch, "copy", "web1", option, "--check") == 0
+        assert "Nothing was changed" in " ".join(capsys.readouterr().err.split())
+    assert len(cloud.copies) == 1 and cloud.serving.disk == "mended"
+
+
+def test_what_a_killed_call_left_unfinished_is_ended_by_the_next(project: Project, cloud: Cloud, world: World) -> None:
+    site = shop(project)
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    journal = store.journal(site)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: dead.pid)
+        journal.append("stage.start", {"stage": "rehearse"})
+    assert journals.abandoned(journal.records(), journals.writer_lives)
+    assert go(site).swapped
+    assert not journals.unfinished(journal.records())
 
 
 # By hand

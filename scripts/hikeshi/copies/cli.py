@@ -46,15 +46,16 @@ def add_to(app: typer.Typer, agreed: Agreed) -> None:
         other = [name for name, given in (("--list", listing), ("--verify", verify), ("--delete", delete),
                  ("--delete-expired", delete_expired), ("--swap-back", swap_back),
                  ("--swap-commit", swap_commit)) if given]  # fmt: skip
-        if len(other) > 1 or (other and (again or done or check)):
+        ends_swap = swap_back or swap_commit
+        if len(other) > 1 or (other and (again or done or (check and not ends_swap))):
             raise UsageError(f"{other[0]} goes with nothing else that copies or removes.", "hikeshi copy --help")
         chosen = load(site)
         show.heading(chosen)
         if verify:
             _verify(chosen, verify, as_json=as_json)
             return
-        if swap_back or swap_commit:
-            _end_swap(chosen, host, agreed, back=swap_back, yes=yes)
+        if ends_swap:
+            _end_swap(chosen, host, agreed, back=swap_back, yes=yes, check=check)
 
         def approve(told: Sequence[str], question: str) -> bool:
             for words in told:
@@ -65,7 +66,7 @@ def add_to(app: typer.Typer, agreed: Agreed) -> None:
             outcome = making.delete(chosen, delete)
         elif delete_expired:
             outcome = making.delete_expired(chosen)
-        elif listing or swap_back or swap_commit:
+        elif listing or ends_swap:
             outcome = making.listing(chosen, host)
         else:
             outcome = making.take(chosen, host, approve=approve, again=again, done=done, check=check)
@@ -139,17 +140,25 @@ def _verify(site: Site, ident: str, *, as_json: bool) -> None:
         raise typer.Exit(ExitStatus.FAILED)
 
 
-def _end_swap(site: Site, host: str, agreed: Agreed, *, back: bool, yes: bool) -> None:
+def _end_swap(site: Site, host: str, agreed: Agreed, *, back: bool, yes: bool, check: bool) -> None:
+    option = f"--swap-{'back' if back else 'commit'}"
+    swapped = sorted(copy.host for copy in record.read_all(site) if copy.swapped)
+    if not host:
+        raise UsageError(f"{option} needs a host; allowed: {', '.join(swapped) or 'none runs from a mended disk'}.",
+                         f"hikeshi copy HOST {option}")  # fmt: skip
     with lock.held(site, "copy"):
-        found = [copy for copy in record.read_all(site, host) if host and copy.swapped]
+        found = [copy for copy in record.read_all(site, host) if copy.swapped]
         if not found:
-            raise UsageError(f"{host or 'no host'} runs from no copy.", "hikeshi copy --list")
+            raise UsageError(f"{host} runs from no copy.", "hikeshi copy --list")
         if back:
-            question = f"{host} is stopped and started from its original disk. Swap back?"
+            would = f"{host} is stopped and started from its original disk."
         else:
-            question = f"The original of {host} is removed, and copy {found[0].id}; nothing brings them back. Commit?"
-        again = f"hikeshi copy {host} --swap-{'back' if back else 'commit'} --yes"
-        if not agreed(question, again, yes=yes):
+            would = f"The original of {host} is removed, and copy {found[0].id}; nothing brings them back."
+        if check:
+            screen.say(f"{screen.line(would)} Nothing was changed (--check)")
+            return
+        again = f"hikeshi copy {host} {option} --yes"
+        if not agreed(f"{would} {'Swap back?' if back else 'Commit?'}", again, yes=yes):
             raise RefusedError("nothing was changed: that was not approved.", again)
         (swap.swap_back if back else swap.commit)(site, found[0])
         said = "runs from its original disk again" if back else "keeps its mended disk; original and copy are gone"

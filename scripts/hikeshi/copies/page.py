@@ -61,7 +61,8 @@ def state(copy: Copy) -> str:
             {"making": "working copy half made", "open": "its disk is open", "ready": "working copy"}[copy.work]
         )
     if copy.repaired:
-        words.append(f"mended: {len(copy.repaired.steps)} steps")
+        done = "mended" if copy.swap and copy.swap.mended else "to be mended"
+        words.append(f"{done}: {len(copy.repaired.steps)} steps")
     if copy.swap and copy.swap.rehearsal:
         words.append(
             {"up": "being rehearsed", "passed": "rehearsed", "failed": "its rehearsal failed"}[copy.swap.rehearsal]

@@ -110,10 +110,13 @@ def carry_out(
         _ask_to_swap(copy, ask)
     done.copy = copy.id
     if copy.swap and copy.swap.state == "proven":
+        if proving.log_in(site, done.host, wait_s=0).ok:
+            screen.say(f"{screen.line(done.host)} runs from its mended disk already, and lets us in: nothing to do")
+            done.swapped = True
+            return
         raise RefusedError(
-            f"{done.host} runs from copy {copy.id} already.",
-            f"hikeshi recover --site {site.name} where we get in; else hikeshi copy {done.host} --swap-commit, and the "
-            "same command again, or --swap-back",
+            f"{done.host} runs from copy {copy.id} already, and lets nobody in again.",
+            f"hikeshi copy {done.host} --swap-commit, and the same command again; or --swap-back",
         )
     if copy.swap and copy.swap.state == "back":
         _back(site, copy, track, "a call before had begun that")

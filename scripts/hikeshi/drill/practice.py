@@ -18,7 +18,7 @@ from hikeshi.drill import containers, customers, engine, faults, ledger, wheelho
 from hikeshi.drill.containers import State
 from hikeshi.errors import HikeshiError, MisconfiguredError, RefusedError, UsageError
 from hikeshi.files import remove_tree, write_private
-from hikeshi.incident import opening
+from hikeshi.incident import opening, show
 from hikeshi.incident.opening import Brief
 from hikeshi.recover import Recovery
 from hikeshi.site import (
@@ -321,6 +321,7 @@ def play(name: str, seed: int | None, release: str) -> dict[str, Any]:
     if plan.incident:
         opening.end(site, "the drill", "another drill begins")
         opening.by_brief(site, plan.incident, f"{plan.incident.name}-{time.strftime('%H%M%S')}")
+        show.time_left(site)
     recovery = recover.recover(site, approve=lambda *_: True, ask=lambda *_: True)
     time.sleep(CUSTOMERS_S)
     result = score(recovery)

@@ -14,7 +14,7 @@ from hikeshi.drill import faults, practice
 from hikeshi.drill.faults import Fault
 from hikeshi.errors import UsageError
 from hikeshi.files import write_private
-from hikeshi.incident import opening
+from hikeshi.incident import opening, show
 from hikeshi.look import Triage
 from hikeshi.recover import Recovery
 from hikeshi.site import PROJECT, Site
@@ -153,6 +153,7 @@ def _allowed(site: Site) -> Iterator[None]:
     assert brief  # noqa: S101 (test_opening asks for it)
     opening.end(site, "the drill", "another fault is tried")
     opening.by_brief(site, brief, f"table-{time.strftime('%H%M%S')}")
+    show.time_left(site)
     yield
     with lock.held(site, "copy"):
         for copy in record.read_all(site):

@@ -106,17 +106,25 @@ def recovery(journal: Journal, *, check: bool, plan: bool) -> Iterator[tuple[Sta
     """Write a recovery's start and end, and what of an earlier one never came to its end."""
     records = journal.records()
     earlier = None if check or plan else cut_off(records)
-    for left in journals.abandoned(records, journals.writer_lives):
-        kind = left.kind.removesuffix(".start")
-        marks = {key: value for key, value in left.data.items() if key in _MARKS}
-        ending = {"start": left.seq, "outcome": "interrupted", "why": f"pid {left.pid} died before it could say more"}
-        journal.append(f"{kind}.end", {**marks, **ending}, host=left.host)
+    _end_abandoned(journal, records)
     with journal.action("recovery", {"check": check, "plan": plan}) as action:
+        action.data.update(check=check, plan=plan)
         yield Stages(journal, action.start, earlier, half_done(records)), action
 
 
 @contextmanager
 def rescue(journal: Journal, host: str, *, check: bool) -> Iterator[tuple[Stages, Action]]:
     """Write a rescue's start and end; its stages are as a recovery's, which may also have a rescue among its own."""
+    _end_abandoned(journal, journal.records())
     with journal.action("rescue", {"check": check}, host=host) as action:
+        action.data.update(check=check)
         yield Stages(journal, action.start, None, {}), action
+
+
+def _end_abandoned(journal: Journal, records: Sequence[Record]) -> None:
+    """Write the end of what never came to one, because its process died."""
+    for left in journals.abandoned(records, journals.writer_lives):
+        kind = left.kind.removesuffix(".start")
+        marks = {key: value for key, value in left.data.items() if key in _MARKS}
+        ending = {"start": left.seq, "outcome": "interrupted", "why": f"pid {left.pid} died before it could say more"}
+        journal.append(f"{kind}.end", {**marks, **ending}, host=left.host)

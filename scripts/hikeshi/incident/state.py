@@ -236,6 +236,8 @@ def _told(record: Record, zone: ZoneInfo | None) -> str:
     kind, _, event = record.kind.partition(".")
     by_step = f"{kind} {get.get('step')}" if kind == "jobs" else f"{get.get('step')} {get.get('copy')}"
     what = get.get("stage") or get.get("playbook") or (by_step if kind in ("jobs", "copy") else kind)
+    if data.get("check") or data.get("plan"):
+        what = f"{what}, of which nothing is carried out,"
     if kind in _ACTIONS and event == "start":
         return f"{what} begun"
     if kind in _ACTIONS and event == "end":

@@ -62,7 +62,8 @@ def bombs(agenda: Agenda, zone: ZoneInfo, most: int = 6) -> list[str]:
         lines.append(f"{len(dark)}{also} jobs that may go off until {end} are not understood: hikeshi jobs list")
     if agenda.standing:
         missed = sum(item.missed(agenda.now) for item in agenda.standing)
-        lines.append(f"{len(agenda.standing)} jobs are held, {missed} of them would have gone off: hikeshi jobs list")
+        would = f", {missed} of them would have gone off" if missed else ""
+        lines.append(f"{len(agenda.standing)} jobs are held{would}: hikeshi jobs list")
     lines += [f"[bold red]wrong[/bold red] {line(words, 400)}" for words in agenda.lost]
     return lines
 

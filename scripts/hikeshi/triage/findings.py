@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
@@ -58,9 +59,9 @@ class Step:
 
     @property
     def words(self) -> str:
-        """The step in one line."""
+        """The step in one line; of a digest, how it begins."""
         arguments = " ".join(f"{name}={value}" for name, value in self.args.items())
-        return f"{self.role}: {self.step} {arguments}".rstrip()
+        return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1…", f"{self.role}: {self.step} {arguments}".rstrip())
 
 
 @dataclass(frozen=True)
