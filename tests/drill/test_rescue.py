@@ -3,7 +3,9 @@
 Of a small instance the same is asked, call by call of podman, in test_rehearsal.py.
 """
 
+import itertools
 import os
+import random
 import subprocess
 import sys
 import time
@@ -20,11 +22,14 @@ from hikeshi.errors import HikeshiError
 from hikeshi.incident import store
 from hikeshi.site import PROJECT, load, practice_folder
 from tests.bent_command import RESCUE_BOUNDARIES
-from tests.drill.conftest import ALL, Done, hikeshi, ssh, wait_for_orders
+from tests.drill.conftest import ALL, SEED, Done, hikeshi, ssh, wait_for_orders
 
 pytestmark = pytest.mark.long
 
 SHUT = [name for name, fault in sorted(faults.catalogue().items()) if fault.keeps_out and fault.mendable]
+PAIRS = random.Random(SEED).sample(
+    [list(pair) for pair in itertools.combinations(SHUT, 2) if faults.compatible(pair)], 3
+)
 SHOP = ("images-unreadable", "checkout-disabled")
 RAN = "/var/tmp/hikeshi-bomb-went-off"  # noqa: S108 (it must outlive a restart)
 CUSTOMER = ("--by", "Ms Ito", "--words", "Do what you must")
@@ -158,17 +163,17 @@ def test_without_permission_it_stops_before_the_swap_and_resumes_after_it(incide
     assert len(numbers) == 1 and numbers[0] in ssh("web1", "mariadb shop -Ne 'SELECT number FROM order_order'").split()
 
 
-@pytest.mark.parametrize("name", SHUT if ALL else SHUT[:1])
-def test_each_fault_that_shuts_us_out(incident: None, seed: int, name: str) -> None:
-    broken = hikeshi("drill", "break", name, "--seed", str(seed))
+@pytest.mark.parametrize("names", [*([name] for name in SHUT), *PAIRS] if ALL else PAIRS[:1], ids=" and ".join)
+def test_faults_that_shut_us_out_alone_and_two_at_once(incident: None, seed: int, names: list[str]) -> None:
+    broken = hikeshi("drill", "break", *names, "--seed", str(seed))
     assert broken.status == 0, broken.err
     shut()
     done = hikeshi("recover", "--yes", "--json", timeout=1200)
     assert done.status == 0, done.err[-6000:]
-    fault = faults.choose(name, seed)
     (rescued,) = done.data["disks"]["rescued"]
     found = {item["subject"] for item in rescued["look"]["findings"]}
-    assert found & set(fault.subjects), rescued["look"]["findings"]
+    for name in names:
+        assert found & set(faults.choose(name, seed).subjects), (name, rescued["look"]["findings"])
     assert gets_in() and remains() == []
 
 

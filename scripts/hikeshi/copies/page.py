@@ -41,7 +41,7 @@ def show(site: Site, done: Outcome) -> None:
 
 def _table(site: Site, done: Outcome) -> Table:
     table = Table(box=None, pad_edge=False)
-    for column in ("copy", "host", "taken", "size", "kept until", "state"):
+    for column in ("copy", "host", "taken", "holds", "kept until", "state"):
         table.add_column(column, overflow="fold")
     for copy in done.copies:
         at = f"{copy.taken.at.astimezone(site.zone):%Y-%m-%d %H:%M:%S}" if copy.taken else "–"
