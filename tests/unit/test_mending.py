@@ -33,6 +33,7 @@ from tests.unit.test_triage import HEALTHY
 __all__ = ["cloud"]
 WHEN = datetime.now(UTC) + timedelta(minutes=30)
 JOB = f"at:a00003{int(WHEN.timestamp()) // 60:08x}"
+SPOOL = f"file:/var/spool/cron/atjobs/{JOB.partition(':')[2]}"
 MASKED, MODES = "unit:nginx.service", "path:/etc/nginx"
 ALLOWED = ("copy", "hold-jobs", "reboot")
 
@@ -80,9 +81,12 @@ class Disk:
             facts["unit:nginx.service"]["load"] = "masked"
         if MODES in self.broken:
             seen["paths"]["/etc/nginx"]["mode"] = facts["file:/etc/nginx"]["mode"] = "0700"
+        jobs, held = [], [{"id": ident} for ident in self.held]
+        if not held:
+            jobs = [schedules.at("reboot", WHEN)]
+            facts[SPOOL] = {"kind": "file", "mode": "0700"}
         seen["state"] = {"facts": facts, "texts": {}}
-        jobs = [] if self.held else [schedules.at("reboot", WHEN)]
-        schedule = {**schedules.now(*jobs), "offline": True}
+        schedule = {**schedules.now(*jobs), "held": held, "offline": True}
         return work.Inside(seen, seen["state"], schedule, [])
 
     def call_jobs(self, site: Site, copy: Copy, bench: Any, calls: Sequence[Sequence[str]], **_: Any) -> list[Any]:
@@ -170,11 +174,24 @@ def test_a_disk_is_mended_and_the_difference_is_told(project: Project, on_disk: 
     assert done.healthy and on_disk.held == {JOB}
     assert {item.subject: item.words for item in done.difference} == {
         "unit:nginx.service": "load masked → loaded", "file:/etc/nginx": "mode 0700 → 0755",
+        SPOOL: "is gone (kind file, mode 0700)",
     }  # fmt: skip
     (told,) = mended_rounds(site)
-    assert len(told["difference"]) == len(told["took"]) == 2
+    assert (len(told["difference"]), len(told["took"])) == (3, 2)
     assert items(site) == {f"copy {copied(site).id}", "jobs"}
     assert done.as_data()["difference"] and done.as_data()["held"][0]["result"] == "held"
+
+
+def test_what_is_held_is_no_difference_from_a_healthy_day(
+    project: Project, on_disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = shop(project, *ALLOWED)
+    take(site)
+    facts = {SPOOL: {"kind": "file", "mode": "0700"}, "file:/etc/x": {"kind": "file"}}
+    against = Baseline("then", WHEN, True, "me", "", {"web1": {"facts": facts, "texts": {}}}, Path())
+    monkeypatch.setattr(disk, "_baseline", lambda site: against)
+    told = {item.subject: item.words for item in mend(site).look.drift}
+    assert "file:/etc/x" in told and SPOOL not in told
 
 
 def test_a_step_that_does_not_help_is_taken_once(project: Project, on_disk: Disk) -> None:
@@ -233,7 +250,7 @@ def test_what_no_step_mends_is_put_back_as_it_was_on_a_healthy_day(
     monkeypatch.setattr(repair, "take", fails_until_it_is_back)
     done = mend(site)
     enable = "host_base: unit_enable unit=nginx.service"
-    back = f"file_restore: file path={path} mode=0644 owner=root group=root text={text} trial="
+    back = f"file_restore: file path={path} mode=0644 owner=root group=root text={text[:12]}… trial="
     assert on_disk.took == [enable, back, enable] and not done.look.found
 
 
@@ -307,10 +324,8 @@ def test_killed_anywhere_the_next_call_ends_it(project: Project, cloud: Cloud, o
         with alive(cloud):
             done = mend(site)
         assert not on_disk.broken and on_disk.held == {JOB}, f"killed at step {number}"
-        assert not done.look.found and {item.subject for item in done.difference} == {
-            "unit:nginx.service",
-            "file:/etc/nginx",
-        }
+        different = {item.subject for item in done.difference}
+        assert not done.look.found and different == {"unit:nginx.service", "file:/etc/nginx", SPOOL}
         assert not cloud.benches and not cloud.inside and copied(site).work == "ready"
         assert uses(site, "hold-jobs") == 1 and "jobs" in items(site)
         assert cloud.copies[copied(site).id] == "broken", "the copy itself is never written"

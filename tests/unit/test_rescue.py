@@ -27,6 +27,7 @@ from hikeshi.incident import store
 from hikeshi.probes import ProbeResult
 from hikeshi.repair import Mended
 from hikeshi.site import Site, load
+from hikeshi.triage.drift import Drift
 from hikeshi.triage.findings import Step
 from hikeshi.triage.plan import Plan, Planned
 from tests.unit.commands import Runs, hikeshi, stopped
@@ -37,6 +38,7 @@ from tests.unit.test_triage import HEALTHY
 
 __all__ = ["cloud"]
 STEP = Step("web1", "remote_access", "nologin_gone", "disk", {"path": "/etc/nologin"})
+SPOOL = "file:/var/spool/cron/atjobs/a00003"
 BOMB: Any = SimpleNamespace(
     host="web1", id="at:a1", next=None, does="reboots", first_line="reboot", grave=True, kind="at"
 )
@@ -64,7 +66,13 @@ class World:
             broken = self.cloud.works[copy.id] == "broken"
         self.did.append("judge")
         steps = (Planned(STEP, ()),) if broken else ()
-        seen: Any = SimpleNamespace(bombs=self.bombs, until=datetime.now(UTC), standing=[], as_data=dict)
+        seen: Any = SimpleNamespace(
+            bombs=self.bombs,
+            until=datetime.now(UTC),
+            standing=[],
+            as_data=dict,
+            on_purpose=lambda _, subject: "atjobs" in subject,
+        )
         return DiskLook(copy.id, "web1", {}, [], Plan(steps), seen, [], [], None)
 
     def mend(self, site: Site, copy: Copy, look: DiskLook, *, holds: Sequence[Any], recovery: int | None) -> DiskMended:
@@ -76,7 +84,9 @@ class World:
             self.cloud.works[copy.id] = "mended"
             self.cloud.step()
         self.did.append(f"mend, hold {len(holds)}")
-        return DiskMended(look, [Mended(item, changed=True, failed=False, seconds=0.1) for item in look.plan.steps])
+        took = [Mended(item, changed=True, failed=False, seconds=0.1) for item in look.plan.steps]
+        gone = [Drift("web1", subject, {"kind": "file"}, None) for subject in ("file:/etc/nologin", SPOOL)]
+        return DiskMended(look, took, difference=gone)
 
     def log_in(self, site: Site, host: str, **_: Any) -> Login:
         if site.ssh_more:
@@ -292,6 +302,15 @@ def test_a_copy_that_is_not_good_is_refused_and_nothing_is_changed(
     with pytest.raises(RefusedError, match="only 0 MiB may be filled"):
         go(site)
     assert world.did == [] and not cloud.copies and cloud.serving is cloud.original and cloud.original.running
+
+
+def test_what_was_mended_is_shown_apart_from_the_jobs_that_are_held(
+    project: Project, cloud: Cloud, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    go(shop(project))
+    said = capsys.readouterr().err
+    assert f"different now, because jobs are held · {SPOOL}" in said
+    assert "different now · file:/etc/nologin: is gone" in said and f"now · {SPOOL}" not in said
 
 
 def test_jobs_nobody_allowed_to_hold_are_said_and_left(

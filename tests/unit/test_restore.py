@@ -38,7 +38,7 @@ def steps(subject: str, before: Any, after: Any) -> tuple[list[str], list[str]]:
 REREAD = "file_restore: reread unit=nginx.service how=restart path="
 CONF = "/etc/nginx/nginx.conf"
 TRIAL = "5a5a"
-WRITTEN = f"file_restore: file path={CONF} mode=0644 owner=root group=root text={'0' * 64} trial={TRIAL}"
+WRITTEN = f"file_restore: file path={CONF} mode=0644 owner=root group=root text={'0' * 12}… trial={TRIAL}"
 BACK = f"file_restore: put_back path={CONF} trial={TRIAL}"
 
 

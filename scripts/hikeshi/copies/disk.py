@@ -41,7 +41,7 @@ class DiskLook:
     found: list[Finding]
     plan: Plan  # disk steps only
     agenda: Agenda  # of this disk alone
-    drift: list[Drift]  # from the baseline, reported
+    drift: list[Drift]  # from the baseline, reported; what is held differs on purpose
     unseen: list[str]  # in sentences
     against: Baseline | None
 
@@ -89,8 +89,9 @@ def judge_open(site: Site, copy: Copy, bench: Bench) -> DiskLook:
         against = _baseline(site)
         found = findings.judge_disk({copy.host: evidence}, against.hosts if against else None)
         agenda = look.agenda_of(site, {copy.host: seen.schedule})
-        drifts = _drift(against, copy.host, evidence) if against else []
         found = [item for item in found if not agenda.on_purpose(item.host, item.subject)]
+        drifts = _drift(against, copy.host, evidence) if against else []
+        drifts = [item for item in drifts if not agenda.on_purpose(item.host, item.subject)]
         unseen = findings.unreadable({copy.host: evidence}) + untested + agenda.unseen
         action.data.update(
             found=[look.finding_data(item) for item in found],

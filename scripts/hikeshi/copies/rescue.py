@@ -219,8 +219,13 @@ def _mend(site: Site, done: Rescue, copy: Copy, track: Stages, ask: Ask, recover
         _did_not_pass(site, copy, [item.planned for item in took if item.failed])
         if lost := [f"{item.id}: {item.why}" for item in done.mended.held if item.failed]:
             action.failed("; ".join(lost)[:2000])
+    on_purpose = done.mended.look.agenda.on_purpose
+    held = [item.subject for item in done.mended.difference if on_purpose(item.host, item.subject)]
     for item in done.mended.difference:
-        screen.say(f"  different now · {screen.line(item.subject, 200)}: {screen.line(item.words, 300)}")
+        if item.subject not in held:
+            screen.say(f"  different now · {screen.line(item.subject, 200)}: {screen.line(item.words, 300)}")
+    if held:
+        screen.say(f"  different now, because jobs are held · {screen.line(', '.join(held), 300)}")
     for finding in done.mended.look.found:
         screen.say(f"[bold yellow]still so on the disk[/bold yellow] · {screen.line(finding.cause, 300)}")
     if lost:

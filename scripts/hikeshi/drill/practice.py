@@ -291,7 +291,9 @@ def score(recovery: Recovery) -> dict[str, Any]:
 
 def _words(step: Mapping[str, Any]) -> str:
     """Return a step and its arguments in one line, without the mark of its trial."""
-    return " ".join([step["role"], step["step"], *(value for name, value in step["args"].items() if name != "trial")])
+    return " ".join(
+        [step["role"], step["step"], *(value for name, value in step["args"].items() if value and name != "trial")]
+    )
 
 
 def whole(release: str) -> Site:
