@@ -32,19 +32,20 @@ tail -c 1500 /tmp/log /tmp/out 2> /dev/null | grep -v '^$' | tail -n 6 >&2
 exit 3
 """
 
-Run = Callable[[Copy, str, int], tuple[int, str, str]]  # a script in the copy's system: exit status, output, errors
+Run = Callable[[Copy, str, int], tuple[int, str]]  # a script in the copy's system: exit status, output with errors
 
 
 def check_database(run: Run, copy: Copy, path: str) -> Check:
-    """Return whether a data directory opens; of what its server says only numbers are believed."""
+    """Return whether a data directory opens; of what its server says last only numbers are believed."""
     what = f"database {path}"
     try:
-        status, told, errors = run(copy, f"DATA={path}\n{SCRIPT}", OPEN_S)
+        status, told = run(copy, f"DATA={path}\n{SCRIPT}", OPEN_S)
     except HikeshiError as problem:
         return Check(what=what, ok=False, words=problem.message[:500])
-    words = told.split()
+    words = told.strip().rpartition("\n")[2].split()
     if status or len(words) < 2 or not (words[0].isdecimal() and words[1].isdecimal()):
-        return Check(what=what, ok=False, words=f"does not open: {(errors.strip() or told.strip() or status)!s:.500}")
+        why = told.strip()[-500:] or f"its server ended with status {status}"
+        return Check(what=what, ok=False, words=f"does not open: {why}")
     broken = int(words[1])
     # A crashed table is what the original has, too: to be mended, and no reason to have no copy.
     return Check(

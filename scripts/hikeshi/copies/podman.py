@@ -175,9 +175,9 @@ class Podman:
             ("container", ("ps", "--all"), '{{index .Labels "%s"}} {{.Names}}'),
         )
         # A machine bears no mark, and after a committed swap it runs from an image that does.
-        form = '{{index .Labels "%s"}} {{.Image}}'
+        form = '{{.Image}} {{index .Labels "%s"}}'
         machines = self._podman("ps", "--all", "--format", form % MARK).splitlines()
-        serving = {image for mark, _, image in (line.partition(" ") for line in machines) if not mark}
+        serving = {image for image, _, mark in (line.partition(" ") for line in machines) if not mark}
         found = []
         for kind, words, form in asked:
             told = self._podman(*words, "--filter", f"label={SITE}={self.site}", "--format", form % MARK)
@@ -355,15 +355,17 @@ class Podman:
         whole = Size(files=sum(size.files for size in sizes.values()), bytes=sum(size.bytes for size in sizes.values()))
         return Verified(checks, str(told["digest"]), whole)
 
-    def _open_database(self, copy: Copy, script: str, seconds: int) -> tuple[int, str, str]:
+    def _open_database(self, copy: Copy, script: str, seconds: int) -> tuple[int, str]:
         """Run a script with the copy's own programs, on layers that are thrown away."""
-        words = ["run", "--rm", "--replace", "--name", self.container(copy, "open"), *APART, "--user", "mysql"]
+        name = self.container(copy, "open")
+        words = ["run", "--rm", "--replace", "--name", name, "--timeout", str(seconds), *APART, "--user", "mysql"]
         words += self._disposable(copy, "copy")
         words += ["--tmpfs", f"{MEMORY}:mode=1777", "--tmpfs", "/run/mysqld:mode=1777", "--entrypoint", "/bin/sh"]
         try:
-            return self._ask(*words, self.image(copy), "-c", script, seconds=seconds)
+            with _few_calls() as calls, self._room_watched(name):
+                return self._hear(*words, *calls, self.image(copy), "-c", script, seconds=seconds)
         finally:
-            self._ask("rm", "--force", "--time", "0", self.container(copy, "open"))
+            self._ask("rm", "--force", "--time", "0", name)
 
     def _disposable(self, copy: Copy, kind: str) -> Sequence[str]:
         """Return the words that mount volumes where they belong; what is written there is thrown away."""
