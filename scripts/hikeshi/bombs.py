@@ -253,14 +253,14 @@ def hold_on_disk(
     with journal.action("jobs", {"step": "hold", "count": len(jobs)}) as action:
         action.data["step"] = "hold"
         where = f"on the disk of copy {copy_id} of {hosts}, as soon as that runs"
-        _note_open(site, f"jobs are being held {where}", recovery)
+        _note_open(site, f"jobs are being held {where}", recovery, copy_id)
         words = [_told(job.id, job.next) for job in sorted(jobs, key=lambda job: _ORDER.index(job.kind))]
         results = [item for told in call([["hold", *words]]) for item in _results(hosts, told)]
         journal.append(
             "jobs.held", {"jobs": [_record(item, jobs) for item in results], "until": clock.write(seen.until)}
         )
         took = [item for item in results if item.result in ("held", "already held")]
-        _note_open(site, f"{len(took) + len(seen.standing)} jobs are held {where}", recovery)
+        _note_open(site, f"{len(took) + len(seen.standing)} jobs are held {where}", recovery, copy_id)
         if lost := [f"{item.id}: {item.result}: {item.why}" for item in results if item not in took]:
             action.failed("; ".join(lost)[:2000])
     return results
@@ -433,9 +433,21 @@ def why_not(site: Site) -> str:
     return decision.why_not(datetime.now(UTC), zone=site.zone) if decision else "nobody has allowed it"
 
 
-def _note_open(site: Site, words: str, recovery: int | None) -> None:
+def _note_open(site: Site, words: str, recovery: int | None, copy_id: str = "") -> None:
+    """Write what is to be put back; `copy_id` where all of it is on the disk of a copy, and is gone with that."""
     data = {"item": ITEM, "words": words, "close": f"hikeshi jobs release --site {site.name}"}
+    if copy_id and (before := held_open(site)) and before.record.data.get("copy") != copy_id:
+        data["words"], copy_id = f"{before.words.partition('; ')[0]}; {words}", ""
+    data |= {"copy": copy_id} if copy_id else {}
     store.journal(site).append("item.opened", data if recovery is None else {**data, "recovery": recovery})
+
+
+def gone_with(site: Site, copy_id: str) -> None:
+    """Write that nothing is to be put back, where all that is held was on the disk of a copy that is removed."""
+    before = held_open(site)
+    if before is not None and before.record.data.get("copy") == copy_id:
+        words = "the disk on which they were held is removed; the host never ran from it, or does not any more"
+        store.journal(site).append("item.closed", {"item": ITEM, "words": words})
 
 
 def note_closed(site: Site, done: Outcome) -> None:

@@ -143,6 +143,7 @@ def agenda_of(site: Site, told: Mapping[str, Any], until: datetime | None = None
         redactor=Redactor(site_secrets(site)),
         until=until,
     )
+    made.silent = silent
     made.unseen += [f"{host}: what is scheduled" for host in silent]
     return made
 

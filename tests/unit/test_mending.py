@@ -13,7 +13,7 @@ import pytest
 
 from hikeshi import repair
 from hikeshi.baseline import Baseline
-from hikeshi.copies import disk, mending, record, work
+from hikeshi.copies import disk, making, mending, record, work
 from hikeshi.copies.mending import DiskMended
 from hikeshi.copies.record import Copy
 from hikeshi.errors import HikeshiError, RefusedError
@@ -165,6 +165,15 @@ def test_what_would_go_off_is_on_the_clock_as_not_held_until_it_is(
     assert f"web1 · reboots · reboot · {where}" in clock()
     mend(site)
     assert where not in clock() and "are held on the disk of copy" in clock()
+    still = "web1 · reboots · reboot · not held on its original disk, from which it runs; nobody gets in"
+    assert still in clock()
+    store.journal(site).append("agenda", {"bombs": [], "silent": ["web1"]})
+    assert still in clock(), "who looks at the others alone learns nothing of this one"
+    with store.journal(site).action("copy", {"step": "swap-in"}, host="web1") as action:
+        action.data["step"] = "swap-in"
+    assert still not in clock()
+    making.delete(site, copied(site).id)
+    assert items(site) == set(), "what was held on a disk that is gone is not to be put back"
 
 
 def test_a_disk_is_mended_and_the_difference_is_told(project: Project, on_disk: Disk) -> None:

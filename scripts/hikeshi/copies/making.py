@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from hikeshi import lock, screen
+from hikeshi import bombs, lock, screen
 from hikeshi.copies import journaled, record
 from hikeshi.copies.driver import AskedError, Driver, Found, Space
 from hikeshi.copies.drivers import driver_of
@@ -389,5 +389,7 @@ def remove(site: Site, driver: Driver, copy: Copy, why: str) -> None:
         record.save(site, copy)
         driver.remove(copy)
         journaled.note_swap_closed(site, copy)
+        if not (copy.swap and copy.swap.state == "committed"):
+            bombs.gone_with(site, copy.id)
         journaled.note_closed(site, copy)  # before its file goes: the next call would know of nothing to close
         record.forget(site, copy)

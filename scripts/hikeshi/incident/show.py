@@ -229,7 +229,13 @@ def _clock(site: Site, state: State, now: datetime) -> list[str]:
     data = state.agenda.data if state.agenda else {"until_why": "hosts: nobody has looked"}
     seen = clock.said(state.agenda.time, site.zone, now) if state.agenda else "never"
     told = [*states.dicts(data.get("bombs")), *(job for record in state.disks.values() for job in _on_disk(record))]
-    rows = [item for item in told if (str(item.get("host")), str(item.get("id"))) not in state.held]
+    rows = [item for item in told if _ident(item) not in state.held]
+    # What is held on a copy's disk alone still goes off on the original, as long as that runs.
+    rows += [
+        {**item, "where": "not held on its original disk, from which it runs; nobody gets in"}
+        for host, record in state.originals.items() if host not in state.swapped
+        for item in states.dicts(record.data.get("bombs")) if _ident(item) not in map(_ident, rows)
+    ]  # fmt: skip
     lines = [f"  {_bomb(site, item, now)}" for item in rows[:BOMBS]]
     untold = [data.get("more"), *(record.data.get("more") for record in state.disks.values())]
     more = len(rows) - len(rows[:BOMBS]) + sum(count for count in untold if isinstance(count, int))
@@ -239,6 +245,10 @@ def _clock(site: Site, state: State, now: datetime) -> list[str]:
     unseen = data.get("unseen")
     lines += [f"  not seen: {_safe(words, 200)}" for words in (unseen if isinstance(unseen, list) else [])[:3]]
     return [f"[bold]clock[/bold] (seen {seen}; {_safe(data.get('until_why'), 100)})", *lines]
+
+
+def _ident(job: dict[str, Any]) -> tuple[str, str]:
+    return str(job.get("host")), str(job.get("id"))
 
 
 def _on_disk(record: Record) -> list[dict[str, Any]]:

@@ -54,6 +54,8 @@ class State:
     findings: Record | None = None
     agenda: Record | None = None  # of the last look at what is scheduled
     disks: dict[str, Record] = field(default_factory=dict)  # host → the same of the disk of its copy, since then
+    originals: dict[str, Record] = field(default_factory=dict)  # host → the first such look: what its own disk has
+    swapped: set[str] = field(default_factory=set)  # hosts that run from the disk of their copy
     held: set[tuple[str, str]] = field(default_factory=set)  # host and id of jobs that were held since that look
     items: dict[str, Item] = field(default_factory=dict)
     unfinished: list[Record] = field(default_factory=list)  # starts of actions that have no end
@@ -131,10 +133,19 @@ def _add(state: State, record: Record) -> None:
     elif record.kind == "findings":
         state.findings = record
     elif record.kind == "agenda" and data.get("disk"):
-        state.disks[str(record.host)] = record
-        state.held = {job for job in state.held if job[0] != record.host}
+        host = str(record.host)
+        state.disks[host] = record
+        if host not in state.originals or state.originals[host].data.get("disk") != data["disk"]:
+            state.originals[host] = record
+        state.held = {job for job in state.held if job[0] != host}
     elif record.kind == "agenda":
-        state.agenda, state.held, state.disks = record, set(), {}
+        # Of a host that told nothing, what its copy's disk told is still the best that is known.
+        silent = {str(host) for host in data["silent"]} if isinstance(data.get("silent"), list) else set()
+        state.agenda, state.held = record, {job for job in state.held if job[0] in silent}
+        state.disks = {host: seen for host, seen in state.disks.items() if host in silent}
+        state.originals = {host: seen for host, seen in state.originals.items() if host in silent}
+    elif record.kind == "copy.end" and data.get("outcome") == "done" and data.get("step") in ("swap-in", "swap-back"):
+        (state.swapped.add if data["step"] == "swap-in" else state.swapped.discard)(str(record.host))
     elif record.kind in ("jobs.held", "jobs.released"):
         told = {(str(item.get("host")), str(item.get("id"))): item.get("result") for item in dicts(data.get("jobs"))}
         if record.kind == "jobs.held":

@@ -69,6 +69,7 @@ class Agenda:
     skews: dict[str, timedelta] = field(default_factory=dict)  # how far a host's clock is ahead of ours
     unseen: list[str] = field(default_factory=list)
     untold: dict[str, HikeshiError] = field(default_factory=dict)  # hosts whose words cannot be judged
+    silent: list[str] = field(default_factory=list)  # hosts that told nothing
     lost: list[str] = field(default_factory=list)  # sentences on held jobs that their host cannot put back
 
     @property
@@ -147,6 +148,7 @@ class Agenda:
             "held": [{"host": item.host, "id": item.id} for item in self.held[:MOST]],
             "held_count": len(self.held),
             "unseen": [*self.unseen, *(problem.message for problem in self.untold.values())],
+            "silent": sorted({*self.silent, *self.untold}),
         }
 
 
