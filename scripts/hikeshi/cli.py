@@ -274,7 +274,8 @@ def recover_site(
     else:
         show_recovery(chosen, done, plan_only=plan, check=check)
     if done.refused or (not plan and not check and not done.healthy):
-        raise typer.Exit(_failed(done.refused))
+        waits = done.disks.status if done.disks else None
+        raise typer.Exit(_failed(done.refused) if waits is None else waits)
 
 
 def show_recovery(site: Site, done: recover.Recovery, *, plan_only: bool, check: bool) -> None:

@@ -115,8 +115,8 @@ class Recovery:
         last look; unseen, kept, drift: as there, of the last look; baseline: its name or null; restored, tried:
         [sentence], differences that were put back, with and without help; gate: sentence, what stays closed until
         when, or ""; jobs: sentence, what stays held, or ""; agenda: what was scheduled at the first look, as `jobs
-        list` has it, or null; disks: {rescued: [as rescue has it], foreseen: [sentence]}, hosts that let nobody in, or
-        null; probes_before, probes_after: as probes there.
+        list` has it, or null; disks: {rescued: [as rescue has it], stopped: {host: why}, foreseen: [sentence]}, hosts
+        that let nobody in, or null; probes_before, probes_after: as probes there.
         """
         return {
             "site": self.site,
@@ -296,7 +296,7 @@ def _recover(
         swapped, done.agenda = True, None
         with track.stage("look"):
             found = _look_when_quiet(site, done, even_none=True)
-    if not done.evidence and not disks.foreseen and not disks.asked:
+    if not done.evidence and not disks.foreseen and not disks.stopped:
         raise look.none_judged(done.refused)
     done.found = found
     for refused in done.refused:
@@ -320,6 +320,8 @@ def _recover(
     if plan_only:
         done.left, done.after = found, done.before
     elif found or red:
+        # What is red may be a host that waits: then no customer is shut out for it, and nothing is built or tried.
+        red = red and not disks.stopped
         approved = bool(plan.steps) or red or _worth_converging(found)
         # A shop whose probes are green is not closed for what a finding says of it.
         closes = red and not check and gate.may_close()
@@ -357,6 +359,8 @@ def _red_behind(site: Site, done: Recovery, track: Stages) -> bool:
 
 def _try_more(site: Site, done: Recovery, track: Stages, approve: Approve, *, approved: bool) -> None:
     """Where the steps were not enough: build it anew, then put back what differs from the baseline."""
+    if done.disks and done.disks.stopped:
+        return
     if done.red and not done.converged:
         if not approved and not approve(Plan(()), (), False, ()):
             raise RefusedError("nothing was changed: converging was not approved.", "hikeshi recover --yes")

@@ -605,4 +605,29 @@ def test_where_a_person_must_do_it_the_others_are_mended_meanwhile(
     assert hikeshi(monkeypatch, "recover", "--yes") == 3
     assert "recover-site.yml" in runs.playbooks
     said = " ".join(capsys.readouterr().err.split())
-    assert "web1 waits for a person" in said and "next: no driver makes copies at this cloud" in said
+    assert "web1 waits, and the others are gone on with: no driver makes copies" in said
+    assert "next: web1: no driver makes copies at this cloud" in said
+
+
+def test_a_host_that_must_wait_keeps_nobody_from_mending_the_others(
+    project: Project, cloud: Cloud, world: World, shut: Runs, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    data = yaml.safe_load((project.folder / "site.yml").read_text())
+    project.site({**data, "permissions": {}})
+    shut.others = {"web2": stopped("nginx.service") | {"host": "web2"}}
+    assert hikeshi(monkeypatch, "recover", "--yes", "--json") == 5
+    told = capsys.readouterr()
+    stopped_there = json.loads(told.out)["disks"]["stopped"]
+    assert "permission 'copy'" in stopped_there["web1"] and "hikeshi incident permit copy" in " ".join(told.err.split())
+    assert "recover-site.yml" in shut.playbooks
+    assert not cloud.copies and cloud.original.running
+
+
+@pytest.mark.parametrize("words", ["ssh: connect to host port 22: Connection timed out", "No route to host"])
+def test_where_no_host_can_be_reached_no_disk_is_copied(
+    cloud: Cloud, world: World, shut: Runs, monkeypatch: pytest.MonkeyPatch, capsys: Any, words: str
+) -> None:
+    shut.away = dict.fromkeys(("web1", "web2"), words)
+    assert hikeshi(monkeypatch, "recover", "--yes") == 3
+    assert "no host can be reached" in "".join(capsys.readouterr())
+    assert world.did == [] and not cloud.copies
