@@ -32,6 +32,7 @@ PAIRS = random.Random(SEED).sample(
 )
 SHOP = ("images-unreadable", "checkout-disabled")
 RAN = "/var/tmp/hikeshi-bomb-went-off"  # noqa: S108 (it must outlive a restart)
+BOUGHT_AT = "stage.start/seal the disk"
 CUSTOMER = ("--by", "Ms Ito", "--words", "Do what you must")
 # sshd refuses its configuration, a forgotten nologin, and a line of PAM that names no module.
 CLOSE = """
@@ -132,6 +133,8 @@ def test_the_way_in_is_the_disk(incident: None, seed: int) -> None:
     data = done.data
     print("\n".join(f"{check['what']}: {check['words']}" for check in data["disks"]["rescued"][0]["rehearsed"]))
     assert data["healthy"] and machine() != original
+    held_there = data["disks"]["rescued"][0]["mended"]["held"]
+    assert [(item["id"][:3], item["result"]) for item in held_there] == [("at:", "held")], "before the disk booted"
     times = [item["at"] for item in truth.orders]
     assert min(times) < bought_before and max(times) > mended
     assert ledger.audit(site, truth.order_numbers)[1] == [], "no order is lost, doubled or unpaid"
@@ -140,6 +143,12 @@ def test_the_way_in_is_the_disk(incident: None, seed: int) -> None:
     assert ssh("web1", f"ls {RAN} 2> /dev/null || true") == "" and remains() == []
     digests_are_as_they_were()
     assert hikeshi("recover", "--yes", "--json").data["changed"] == 0
+
+
+def assert_kept(bought: Done) -> None:
+    """Ask the shop's database for the order that a probe placed."""
+    (number,) = [item["noted"]["order"] for item in bought.data if item["noted"]]
+    assert number in ssh("web1", "mariadb shop -Ne 'SELECT number FROM order_order'").split()
 
 
 def test_without_permission_it_stops_before_the_swap_and_resumes_after_it(incident: None) -> None:
@@ -159,8 +168,7 @@ def test_without_permission_it_stops_before_the_swap_and_resumes_after_it(incide
     done = hikeshi("recover", "--yes", "--json", timeout=1200)
     assert done.status == 0, done.err[-3000:]
     assert machine() != original and stages_done().count("rehearse") == 1, "nothing was done twice"
-    numbers = [item["noted"]["order"] for item in bought.data if item["noted"]]
-    assert len(numbers) == 1 and numbers[0] in ssh("web1", "mariadb shop -Ne 'SELECT number FROM order_order'").split()
+    assert_kept(bought)
 
 
 @pytest.mark.parametrize("names", [*([name] for name in SHUT), *PAIRS] if ALL else PAIRS[:1], ids=" and ".join)
@@ -196,9 +204,13 @@ def test_killed_at_each_stage_it_goes_on(incident: None) -> None:
         died = bent(boundary)
         assert died.status == -9, f"{boundary}: {died.status}\n{died.err[-3000:]}"
         assert engine.podman("container", "inspect", "--format", "{{.State.Status}}", original)
+        if boundary == BOUGHT_AT:  # after the copy, before the swap: on the original alone
+            bought = hikeshi("probe", "checkout", "--json")
+            assert bought.status == 0, bought.err
     done = hikeshi("recover", "--yes", "--json", timeout=1200)
     assert done.status == 0, done.err[-6000:]
     assert gets_in() and machine() != original and remains() == []
+    assert_kept(bought)
     digests_are_as_they_were()
     used = [item.data["name"] for item in store.journal(load("drill")).records() if item.kind == "permission.used"]
     assert (used.count("copy"), used.count("reboot")) == (1, 1)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hikeshi.copies import making, record, swap, work
+from hikeshi.copies import making, record, rescue, swap, work
 from hikeshi.copies.record import Check, Copy
 from hikeshi.errors import HikeshiError, RefusedError
 from hikeshi.incident import permissions, store
@@ -260,6 +260,46 @@ def test_a_swap_killed_at_any_step_goes_on_in_its_direction(project: Project, cl
     assert whole and step > 20
 
 
+def test_a_swap_in_that_was_killed_may_be_taken_back(project: Project, cloud: Cloud) -> None:
+    """Whatever a mended disk that never ran has of the orders, nothing of it goes back."""
+    for step in range(MOST_STEPS):
+        site = shop(project, once=f"Once, {step}", carried={"web1": ["/var/lib/mysql"]})
+        copy = ready(site, cloud)
+        cloud.original.orders = orders = ["one", f"placed after the copy {step}"]
+        with alive(cloud, step):
+            swap.swap_in(site, copy)
+        whole = not cloud.dead
+        with alive(cloud):
+            swap.swap_back(site, copied(site))
+        assert cloud.serving is cloud.original and cloud.original.running
+        assert cloud.original.orders == orders, f"killed at step {step}"
+        with alive(cloud):
+            making.delete(site, copied(site).id)
+        if whole:
+            break
+    assert whole and step > 10
+
+
+def test_a_proven_host_is_stopped_again_by_permission_alone(
+    project: Project, cloud: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    site = shop(project, databases={"web1": ["/var/lib/mysql"]})
+    copy = ready(site, cloud)
+    for name in ("data-loss", "reboot"):
+        permitted = {"name": name, "by": "Ms Ito", "words": "Yes", "limit": 1, "until": None}
+        store.journal(site).append("permission.granted", permitted)
+    swap.swap_in(site, copy)
+    swap.proven(site, copied(site))
+    for missing in ("data-loss", "reboot"):
+        assert hikeshi(monkeypatch, "copy", "web1", "--swap-back", "--yes") == 5
+        assert f"hikeshi incident permit {missing}" in " ".join(capsys.readouterr().err.split())
+        assert cloud.serving.disk == "mended" and cloud.serving.running
+        permitted = {"name": missing, "by": "Ms Ito", "words": "Once more", "limit": None, "until": None}
+        store.journal(site).append("permission.granted", permitted)
+    assert hikeshi(monkeypatch, "copy", "web1", "--swap-back", "--yes") == 0
+    assert cloud.serving is cloud.original and cloud.original.running
+
+
 def test_a_swap_is_committed_once_it_is_proven_and_killed_it_goes_on(project: Project, cloud: Cloud) -> None:
     for step in range(MOST_STEPS):
         site = shop(project)
@@ -290,6 +330,7 @@ def test_a_swap_that_would_lose_orders_needs_to_be_allowed(project: Project, clo
     copy = ready(site, cloud)
     with pytest.raises(RefusedError, match="lose what /var/lib/mysql was given.*permission 'data-loss'"):
         swap.swap_in(site, copy)
+    assert rescue.foresee(site, "web1")[1] == ["permission 'data-loss' is needed: nobody has allowed it"]
     assert cloud.original.running and copied(site).swap and not copied(site).swapped
 
 

@@ -6,14 +6,14 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
-from hikeshi import bombs
+from hikeshi import bombs, probes
 from hikeshi.copies import digests, disk, making, mending, proving, record, replay, rescue, swap, work
 from hikeshi.copies.disk import DiskLook
 from hikeshi.copies.driver import Rehearsal
@@ -21,9 +21,9 @@ from hikeshi.copies.mending import DiskMended
 from hikeshi.copies.proving import Login
 from hikeshi.copies.record import Check, Copy
 from hikeshi.errors import HikeshiError, RefusedError
+from hikeshi.incident import clock, store
 from hikeshi.incident import journal as journals
 from hikeshi.incident import state as states
-from hikeshi.incident import store
 from hikeshi.probes import ProbeResult
 from hikeshi.repair import Mended
 from hikeshi.site import Site, load
@@ -222,8 +222,7 @@ def test_without_permission_it_stops_before_the_swap_and_goes_on_after_it(
         ["stop web1, start it from the mended disk, prove ssh and probes, or swap back"],
         ["permission 'reboot' is needed: nobody has allowed it"],
     )
-    permitted = {"name": "reboot", "by": "Ms Ito", "words": "Yes", "limit": None, "until": None}
-    store.journal(site).append("permission.granted", permitted)
+    permit(site, "reboot")
     assert go(site).swapped and world.did == [*before, "log in"] and uses(site, "copy") == 1
 
 
@@ -345,6 +344,104 @@ def test_a_disk_mended_by_other_roles_is_begun_anew(project: Project, cloud: Clo
     go(load("shop"))
     assert world.did == ["judge", "mend, hold 0", "rehearse"] * 2 + ["log in"]
     assert [item.data["step"] for item in store.journal(site).records() if item.kind == "copy.end"].count("work") == 2
+
+
+def test_a_sealed_disk_of_other_roles_is_not_swapped_in(project: Project, cloud: Cloud, world: World) -> None:
+    site = shop(project, "copy")
+    with pytest.raises(RefusedError, match="permission 'reboot'"):
+        go(site)
+    project.write("hosts.yml", "all: {hosts: {web1: {some_variable: 1}}}\n")
+    permit(site, "reboot")
+    assert len(rescue.foresee(site, "web1")[0]) == 3, "it is mended and rehearsed once more"
+    assert go(load("shop")).swapped
+    assert world.did == ["judge", "mend, hold 0", "rehearse"] * 2 + ["log in"]
+
+
+def test_jobs_that_may_be_held_by_now_are_held_before_the_swap(project: Project, cloud: Cloud, world: World) -> None:
+    site = shop(project, "copy")
+    world.bombs = [BOMB]
+    with pytest.raises(RefusedError, match="permission 'reboot'"):
+        go(site)
+    permit(site, "hold-jobs")
+    permit(site, "reboot")
+    assert go(site).swapped and uses(site, "hold-jobs") == 1
+    assert world.did == [
+        "judge", "mend, hold 0", "rehearse", "judge", "mend, hold 1", "rehearse", "log in",
+    ]  # fmt: skip
+
+
+def test_a_deadline_that_was_moved_is_a_reason_to_look_for_jobs_again(
+    project: Project, cloud: Cloud, world: World
+) -> None:
+    site = shop(project, "copy", "hold-jobs")
+    with pytest.raises(RefusedError, match="permission 'reboot'"):
+        go(site)
+    at = datetime.now(UTC) + timedelta(hours=2)
+    told = {"name": "report", "at": clock.write(at), "kind": "report", "owner": "Aki", "zone": "Asia/Tokyo"}
+    store.journal(site).append("deadline.set", told)
+    permit(site, "reboot")
+    assert go(site).swapped and world.did[3:5] == ["judge", "mend, hold 0"]
+
+
+def permit(site: Site, name: str) -> None:
+    permitted = {"name": name, "by": "Ms Ito", "words": "Yes", "limit": None, "until": None}
+    store.journal(site).append("permission.granted", permitted)
+
+
+@pytest.mark.parametrize("what", ["stop", "carry"])
+def test_a_swap_that_fails_before_the_mended_disk_ran_brings_nothing_back(
+    project: Project, cloud: Cloud, world: World, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """What the mended disk has of the orders is as old as the copy: the original's are newer."""
+    site = shop(project, carried={"web1": ["/var/lib/mysql"]})
+
+    def fails(copy: Copy, *words: Any, **more: Any) -> None:
+        raise HikeshiError("no space left on device")
+
+    monkeypatch.setattr(cloud, what, fails)
+    if what == "stop":  # of the original alone
+        whole = Cloud.stop
+        monkeypatch.setattr(
+            cloud, what, lambda copy, one: fails(copy) if one == "original" else whole(cloud, copy, one)
+        )
+    cloud.original.orders = ["one", "placed after the copy"]
+    with pytest.raises(HikeshiError, match=r"web1 runs from its original again: the swap failed\. no space left"):
+        go(site)
+    assert cloud.serving is cloud.original and cloud.original.running
+    assert cloud.original.orders == ["one", "placed after the copy"] and copied(site).swap is None
+
+
+def test_a_killed_call_of_before_leaves_no_rehearsal_where_it_is_copied_again(
+    project: Project, cloud: Cloud, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = shop(project)
+
+    def dies(*_: Any, **__: Any) -> Login:
+        cloud.dead = True
+        raise Killed
+
+    with monkeypatch.context() as patch, alive(cloud):
+        patch.setattr(proving, "log_in", dies)
+        go(site)
+    assert cloud.rehearsals
+    with alive(cloud):
+        assert go(site, again=True).swapped
+    assert not cloud.rehearsals
+
+
+def test_a_host_without_a_view_of_its_own_is_judged_by_what_customers_see(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = shop(project)
+    looked: list[str] = []
+
+    def run(site: Site, view: str, chosen: Any) -> list[ProbeResult]:
+        looked.append(view)
+        return [probe("top", passed=True)]
+
+    monkeypatch.setattr(probes, "run", run)
+    assert proving.serving(site, "db1") == [] and proving.green_now(site, "db1") == ["top"]
+    assert looked == ["customer"]
 
 
 def test_check_changes_nothing(

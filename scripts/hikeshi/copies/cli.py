@@ -160,6 +160,10 @@ def _end_swap(site: Site, host: str, agreed: Agreed, *, back: bool, yes: bool, c
         again = f"hikeshi copy {host} {option} --yes"
         if not agreed(f"{would} {'Swap back?' if back else 'Commit?'}", again, yes=yes):
             raise RefusedError("nothing was changed: that was not approved.", again)
-        (swap.swap_back if back else swap.commit)(site, found[0])
+        if back:
+            swap.may_go_back(site, found[0])
+            swap.swap_back(site, found[0])
+        else:
+            swap.commit(site, found[0])
         said = "runs from its original disk again" if back else "keeps its mended disk; original and copy are gone"
         screen.say(f"{screen.line(host)} {said}")

@@ -609,7 +609,7 @@ class Podman:
                 "run", "--rm", "--replace", "--interactive", "--name", self.container(copy, "bench"), *APART,
                 "--cap-add", FILE_POWERS, "--read-only", "--volume", f"{trees[0]}:/from:ro,{SAFE}",
                 "--volume", f"{trees[1]}:/to:{SAFE}", self._bench_image(), "python3", "-", "/from", "/to", path,
-                f"before-{copy.stamp}", text=program, seconds=READ_S,
+                f"before-{swap.mark.removeprefix(f'{copy.host}-')}", text=program, seconds=READ_S,
             )  # fmt: skip
 
     def swap_in(self, copy: Copy) -> None:

@@ -95,6 +95,11 @@ def serving(site: Site, host: str) -> list[str]:
     return [name for name in site.views("direct") if httpx.URL(site.data.views[name].url).host in known]
 
 
+def showing(site: Site, host: str) -> list[str]:
+    """Return the views that show whether this host works: its own, else what customers see of the whole shop."""
+    return serving(site, host) or site.views("customer")[:1]
+
+
 def stand_in(site: Site, host: str, machine: Rehearsal) -> Site:
     """Return the site as it is where a rehearsed machine stands in for a host: one direct view, through its own ssh."""
     views = {}
@@ -131,11 +136,8 @@ def worse(seen: Sequence[ProbeResult], green: Collection[str]) -> list[ProbeResu
 
 def green_now(site: Site, host: str) -> list[str]:
     """Return the probes that pass now, past the load balancer, else through it: no swap may take one of them away."""
-    views = serving(site, host)
-    if not views:
-        return []
     try:
-        seen = look(site, views)
+        seen = look(site, showing(site, host))
     except HikeshiError:  # the way there leads through the host itself
         seen = look(site, site.views("customer")[:1])
     red = {item.id for item in seen if not item.passed}

@@ -74,6 +74,7 @@ class Swap(_Record):
     original: str = ""
     mended: str = ""
     carried: list[str] = []  # data that was taken along, on the way that `state` says
+    started: bool = False  # whether the mended machine was: only then it may hold what the original has not
     rehearsal: RehearsalState = ""
     green: list[str] = []  # probes that passed on the original just before it was stopped
 
@@ -84,6 +85,7 @@ class Repaired(_Record):
     digests: dict[str, str]  # roles, playbooks, variables → digest of what it was done with
     steps: list[dict[str, Any]] = []  # repair steps, in order, as a plan has them
     passed: datetime | None = None  # when a rehearsal proved all of it
+    held_until: datetime | None = None  # up to when nothing goes off on that disk; None: what would was left there
 
 
 class Copy(_Record):

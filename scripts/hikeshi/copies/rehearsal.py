@@ -7,7 +7,7 @@ the end, however that comes; one that a killed call left is removed by the next.
 from collections.abc import Collection
 
 from hikeshi import screen
-from hikeshi.copies import journaled, proving, record
+from hikeshi.copies import journaled, proving, record, work
 from hikeshi.copies.driver import Driver, Rehearsal
 from hikeshi.copies.drivers import driver_of
 from hikeshi.copies.record import Check, Copy, RehearsalState
@@ -15,13 +15,6 @@ from hikeshi.errors import HikeshiError, RefusedError
 from hikeshi.site import Site
 
 SETTLE_S = 60.0  # how long its services may take to start, on a machine that also carries the original
-
-
-def clear(site: Site, copy: Copy) -> None:
-    """Remove the machine of a rehearsal that was killed."""
-    if copy.swap and copy.swap.rehearsal == "up":
-        driver_of(site).end_rehearsal(copy)
-        _note(site, copy, "")
 
 
 def rehearse(site: Site, copy: Copy, *, green: Collection[str]) -> list[Check]:
@@ -34,7 +27,7 @@ def rehearse(site: Site, copy: Copy, *, green: Collection[str]) -> list[Check]:
     if copy.swap is None or copy.swap.state != "sealing" or not copy.swap.mended:
         raise RefusedError(f"copy {copy.id} is not sealed: there is nothing to rehearse.")
     driver = driver_of(site)
-    clear(site, copy)
+    work.let_go(site, copy)
     with journaled.step(site, copy, "rehearse") as action, screen.run_progress(f"rehearsing the mended {copy.host}"):
         checks = _try(site, copy, driver, green)
         action.data["checks"] = [check.model_dump() for check in checks]

@@ -17,7 +17,7 @@ from hikeshi.copies.drivers import driver_of
 from hikeshi.copies.mending import DiskMended
 from hikeshi.copies.record import Check, Copy, Repaired
 from hikeshi.errors import HikeshiError, HostKeyError, RefusedError, UsageError
-from hikeshi.incident import permissions, stages, state, store
+from hikeshi.incident import clock, permissions, stages, state, store
 from hikeshi.incident.stages import Stages
 from hikeshi.probes import ProbeResult
 from hikeshi.schedule.job import Job
@@ -116,10 +116,11 @@ def carry_out(
             return
         raise RefusedError(
             f"{done.host} runs from copy {copy.id} already, and lets nobody in again.",
-            f"hikeshi copy {done.host} --swap-commit, and the same command again; or --swap-back",
+            f"hikeshi copy {done.host} --swap-back --site {site.name}: it has its original again, and the same command "
+            "judges a new copy of it; or --swap-commit first, if the original is not wanted back",
         )
     if copy.swap and copy.swap.state == "back":
-        _back(site, copy, track, "a call before had begun that")
+        _back(site, copy, track, "a call before had begun to swap it back")
     _swapped_in(site, copy, track)
     _proven(site, done, copy, track)
     swap.proven(site, copy)
@@ -155,8 +156,13 @@ def _sealed(copy: Copy) -> bool:
 
 def _made_ready(site: Site, done: Rescue, copy: Copy, track: Stages, ask: Ask, recovery: int | None) -> None:
     """Take a verified copy to a sealed and rehearsed disk."""
-    rehearsal.clear(site, copy)
-    if not _sealed(copy):
+    for other in record.read_all(site, copy.host):  # what a killed call left of a copy before this one
+        if other.id != copy.id and not other.swapped:
+            work.let_go(site, other)
+    work.let_go(site, copy)
+    if why := _out_of_date(site, copy):
+        screen.say(f"copy {copy.id} was mended before, and is once more: {why}")
+    if why or not _sealed(copy):
         _mend(site, done, copy, track, ask, recovery)
         with track.stage("seal the disk", host=copy.host):
             swap.seal(site, copy)
@@ -169,6 +175,22 @@ def _made_ready(site: Site, done: Rescue, copy: Copy, track: Stages, ask: Ask, r
     if copy.repaired and not copy.repaired.passed:
         copy.repaired = copy.repaired.model_copy(update={"passed": datetime.now(UTC)})
         record.save(site, copy)
+
+
+def _out_of_date(site: Site, copy: Copy) -> str:
+    """Return why what a call before did to the working copy is not enough now; empty when it is, or nothing was."""
+    kept = copy.repaired
+    if kept is None or copy.swap is None:
+        return ""
+    if kept.digests != digests.of(site):
+        return "by other roles, playbooks or variables"
+    if not _may_hold(site, copy.id):
+        return ""
+    if kept.held_until is None:
+        return "what would go off there may be held now"
+    standing = [deadline.at for deadline in clock.standing(store.journal(site).records())]
+    last = max(standing, default=kept.held_until)
+    return f"the last deadline is {last.astimezone(site.zone):%H:%M} now" if last > kept.held_until else ""
 
 
 def _rehearse(site: Site, done: Rescue, copy: Copy, track: Stages) -> None:
@@ -205,7 +227,12 @@ def _mend(site: Site, done: Rescue, copy: Copy, track: Stages, ask: Ask, recover
         return
     for finding in look.found:
         screen.finding_line(finding)
-    holds = _holds(site, look, track)
+    if not look.found:
+        screen.say(
+            f"nothing wrong is found on the disk of {screen.line(copy.host)}: what keeps us out may be elsewhere"
+        )
+    jobs = _would_go_off(look)
+    holds = _holds(site, look, track, jobs)
     told = [f"on the copy of {copy.host}, {copy.id}:"]
     told += [f"{item.step.kind} · {item.step.words}" for item in look.plan.steps] or ["no step is known for its disk"]
     told += [f"hold {job.id}: {job.does}" for job in holds]
@@ -219,6 +246,9 @@ def _mend(site: Site, done: Rescue, copy: Copy, track: Stages, ask: Ask, recover
         _did_not_pass(site, copy, [item.planned for item in took if item.failed])
         if lost := [f"{item.id}: {item.why}" for item in done.mended.held if item.failed]:
             action.failed("; ".join(lost)[:2000])
+    if copy.repaired:
+        copy.repaired.held_until = look.agenda.until if len(holds) == len(jobs) and not lost else None
+        record.save(site, copy)
     on_purpose = done.mended.look.agenda.on_purpose
     held = [item.subject for item in done.mended.difference if on_purpose(item.host, item.subject)]
     for item in done.mended.difference:
@@ -236,19 +266,27 @@ def _mend(site: Site, done: Rescue, copy: Copy, track: Stages, ask: Ask, recover
         )
 
 
-def _holds(site: Site, look: DiskLook, track: Stages) -> list[Job]:
-    """Return what is held on the disk before it boots; nothing where the customer has not allowed it, which is said."""
+def _would_go_off(look: DiskLook) -> list[Job]:
+    """Return what would go off on a disk, but for what is mended there itself."""
     ill = {item.subject.partition(":")[2] for item in look.found}
-    jobs = [job for job in look.bombs if job.id.partition(":")[2] not in ill]
-    why = bombs.why_not(site) if jobs else ""
-    if why and not permissions.used_for(store.journal(site).records(), "hold-jobs", look.copy):
-        ask = permissions.REGISTRY["hold-jobs"].ask
+    return [job for job in look.bombs if job.id.partition(":")[2] not in ill]
+
+
+def _may_hold(site: Site, copy_id: str) -> bool:
+    """Say whether the customer has allowed to hold jobs on the disk of a copy."""
+    return not _why_not(site, "hold-jobs") or permissions.used_for(store.journal(site).records(), "hold-jobs", copy_id)
+
+
+def _holds(site: Site, look: DiskLook, track: Stages, jobs: Sequence[Job]) -> Sequence[Job]:
+    """Return what is held on the disk before it boots; nothing where the customer has not allowed it, which is said."""
+    if jobs and not _may_hold(site, look.copy):
+        why, ask = _why_not(site, "hold-jobs"), permissions.REGISTRY["hold-jobs"].ask
         screen.say(
             f"[bold yellow]{bombs.count(jobs)} on the disk are not held, and go off when it has booted[/bold yellow]: "
-            f"permission 'hold-jobs' is needed, and {screen.line(why, 300)}"
+            f"{screen.line(why, 300)}"
         )
         screen.say(f"ask the customer: “{ask}” Then: {permissions.how_to_allow(site, 'hold-jobs')}")
-        track.skip("hold jobs", f"permission 'hold-jobs': {why}")
+        track.skip("hold jobs", why)
         return []
     return jobs
 
@@ -315,7 +353,7 @@ def _swapped_in(site: Site, copy: Copy, track: Stages) -> None:
     except RefusedError:  # a person is asked, or the customer
         raise
     except HikeshiError as problem:
-        _back(site, copy, track, problem.message)
+        _back(site, copy, track, f"the swap failed. {problem.message}")
 
 
 def _proven(site: Site, done: Rescue, copy: Copy, track: Stages) -> None:
@@ -328,7 +366,7 @@ def _proven(site: Site, done: Rescue, copy: Copy, track: Stages) -> None:
             why = f"ssh does not let us in: {login.why}"
         else:
             try:
-                done.probes = proving.look(site, proving.serving(site, copy.host), green=green, settle_s=SETTLE_S)
+                done.probes = proving.look(site, proving.showing(site, copy.host), green=green, settle_s=SETTLE_S)
             except HikeshiError as problem:
                 why = problem.message
             if red := proving.worse(done.probes, green):
@@ -336,7 +374,7 @@ def _proven(site: Site, done: Rescue, copy: Copy, track: Stages) -> None:
         if why:
             action.failed(why)
     if why:
-        _back(site, copy, track, why)
+        _back(site, copy, track, f"its mended disk did not prove itself. {why}")
 
 
 def _back(site: Site, copy: Copy, track: Stages, why: str) -> None:
@@ -345,7 +383,7 @@ def _back(site: Site, copy: Copy, track: Stages, why: str) -> None:
     with track.stage("swap back", host=copy.host):
         swap.swap_back(site, copy)
     raise HikeshiError(
-        f"{copy.host} runs from its original again, because its mended disk did not prove itself: {why}",
+        f"{copy.host} runs from its original again: {why}",
         f"hikeshi rescue {copy.host} --site {site.name} --again copies anew; hikeshi copy --list shows what is there",
     )
 
@@ -360,15 +398,20 @@ def foresee(site: Site, host: str) -> tuple[list[str], list[str]]:
     if copy is None:
         steps.append(f"copy {host} with its data, and verify the copy")
         needs.append("copy")
-    if copy is None or not (copy.swapped or _sealed(copy)):
+        if site.data.copying and site.data.copying.price_per_gib_day:
+            needs.append("spend")
+    ready = copy is not None and _sealed(copy) and not _out_of_date(site, copy)
+    if copy is None or not (copy.swapped or ready):
         unheld = _why_not(site, "hold-jobs")
         holds = f"leave there what would go off, not held ({unheld})" if unheld else "hold there what would go off"
         steps.append(f"judge the copy's disk, {holds}, mend it with the roles' disk steps")
-    rehearsed = copy is not None and copy.swap is not None and (copy.swapped or copy.swap.rehearsal == "passed")
-    if not rehearsed:
+    proof = copy.swap.rehearsal if copy and copy.swap else ""
+    if copy is None or not (copy.swapped or (ready and proof == "passed")):
         steps.append("boot it beside the original, cut off from everything, and prove login and probes there")
     if copy is None or copy.swap is None or copy.swap.state == "sealing":
         needs.append("reboot")
+        if copy and swap.lost_with(site, copy):
+            needs.append("data-loss")
     if copy and copy.swap and copy.swap.state == "back":
         steps.append(f"swap {host} back to its original, which was begun")
     elif copy and copy.swap and copy.swap.state == "proven":
@@ -390,7 +433,7 @@ def _foresee(site: Site, done: Rescue, *, judged: bool) -> None:
     done.steps, done.missing = foresee(site, done.host)
     copy = begun(site, done.host) or usable(site, done.host)
     done.copy = copy.id if copy else ""
-    if judged and copy and not copy.swapped and not _sealed(copy):
+    if judged and copy and not copy.swapped and (not _sealed(copy) or _out_of_date(site, copy)):
         try:
             done.look = disk.judge(site, copy)
         except (AskedError, DoneByHandError) as problem:

@@ -9,9 +9,10 @@ import secrets
 
 from hikeshi import screen
 from hikeshi.copies import journaled, making, record, work
+from hikeshi.copies.driver import AskedError, Driver
 from hikeshi.copies.drivers import driver_of
 from hikeshi.copies.record import Copy, Swap
-from hikeshi.errors import RefusedError
+from hikeshi.errors import HikeshiError, RefusedError
 from hikeshi.incident import permissions, store
 from hikeshi.site import PermissionName, Site
 
@@ -56,6 +57,16 @@ def proven(site: Site, copy: Copy) -> None:
         record.save(site, copy)
 
 
+def may_go_back(site: Site, copy: Copy) -> None:
+    """Use up what it needs to stop a host that is proven to run from its mended disk; an undo of ours needs no more."""
+    swap = _swap(copy)
+    if swap.state == "proven":
+        for path in lost_with(site, copy):
+            lost = f"swap the disk of {copy.host} back, and lose what {path} was given since it was swapped"
+            permissions.require(site, "data-loss", lost)
+        permissions.require(site, "reboot", f"stop {copy.host} and start it from its original disk")
+
+
 def swap_back(site: Site, copy: Copy) -> None:
     """Have the original run again; by itself where a proof fails, or because somebody wants it."""
     if copy.swap is None or copy.swap.state == "sealing":
@@ -87,20 +98,41 @@ def _go(site: Site, copy: Copy, *, back: bool) -> None:
     """Stop what runs, bring data along, change disks, start: each step is done once, however often this is called."""
     driver, swap = driver_of(site), _swap(copy)
     leaves, comes = (swap.mended, swap.original) if back else (swap.original, swap.mended)
-    data = site.data.copying
     name = "swap-back" if back else "swap-in"
     with journaled.step(site, copy, name), screen.run_progress(f"{name}: {copy.instance}"):
         driver.stop(copy, leaves)
-        for path in data.carried.get(copy.host, []) if data else []:
-            if path not in swap.carried:
-                driver.carry(copy, path, back=back)
-                swap.carried = [*swap.carried, path]  # what comes may be written from now on: never carried twice
-                record.save(site, copy)
+        # A mended machine that never ran has of this data what the copy had, or less: nothing of it goes back.
+        if swap.started or not back:
+            _carry(site, copy, driver, back=back)
         if back:
             driver.swap_back(copy)
         else:
             driver.swap_in(copy)
+            swap.started = True
+            record.save(site, copy)
         driver.start(copy, comes)
+
+
+def _carry(site: Site, copy: Copy, driver: Driver, *, back: bool) -> None:
+    """Bring along what the site names, each of it once; both machines are stopped."""
+    data, swap = site.data.copying, _swap(copy)
+    for path in data.carried.get(copy.host, []) if data else []:
+        if path in swap.carried:
+            continue
+        try:
+            driver.carry(copy, path, back=back)
+        except AskedError:
+            raise
+        except HikeshiError as problem:
+            if not back:  # the original has it, and runs again in a moment
+                raise
+            raise HikeshiError(
+                f"{copy.host} stands still, between its two disks: {problem.message}",
+                f"mend what it names (copies are removed by hikeshi copy --delete ID), then hikeshi copy {copy.host} "
+                f"--swap-back --site {site.name}",
+            ) from problem
+        swap.carried = [*swap.carried, path]  # what comes may be written from now on: never carried twice
+        record.save(site, copy)
 
 
 def _swap(copy: Copy) -> Swap:
@@ -125,12 +157,16 @@ def _require(site: Site, name: PermissionName, action: str, swap: Swap) -> None:
         permissions.require(site, name, f"{action} (swap {swap.mark})")
 
 
-def _ask_for_data_loss(site: Site, copy: Copy, swap: Swap) -> None:
-    """Take a permission where a database lies on the disk that is swapped, and nobody brings it along."""
+def lost_with(site: Site, copy: Copy) -> list[str]:
+    """Return the databases on the disk that is swapped that nobody brings along: what they are given is lost."""
     data, disks = site.data.copying, copy.taken.disks if copy.taken else []
     kept = [*(disk.path for disk in disks), *(data.carried.get(copy.host, []) if data else [])]
-    for path in data.databases.get(copy.host, []) if data else []:
-        if not any(f"{path}/".startswith(f"{place}/") for place in kept):
-            since = copy.taken.at.astimezone(site.zone) if copy.taken else copy.begun
-            lost = f"swap the disk of {copy.host}, and lose what {path} was given since {since:%H:%M}"
-            _require(site, "data-loss", lost, swap)
+    known = data.databases.get(copy.host, []) if data else []
+    return [path for path in known if not any(f"{path}/".startswith(f"{place}/") for place in kept)]
+
+
+def _ask_for_data_loss(site: Site, copy: Copy, swap: Swap) -> None:
+    for path in lost_with(site, copy):
+        since = copy.taken.at.astimezone(site.zone) if copy.taken else copy.begun
+        lost = f"swap the disk of {copy.host}, and lose what {path} was given since {since:%H:%M}"
+        _require(site, "data-loss", lost, swap)

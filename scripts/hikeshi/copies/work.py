@@ -43,14 +43,7 @@ def make(site: Site, copy: Copy) -> None:
         )
     if copy.swapped:
         raise RefusedError(f"copy {copy.id} is swapped in, or on its way: its disk is no working copy now.")
-    if copy.swap and copy.swap.rehearsal == "up":
-        driver.end_rehearsal(copy)
-        copy.swap = copy.swap.model_copy(update={"rehearsal": ""})
-        record.save(site, copy)
-    if copy.work == "open":  # whoever had it died: the lock is ours
-        driver.close(copy)
-        copy.work = "ready"
-        record.save(site, copy)
+    let_go(site, copy)
     if copy.work == "ready":
         return
     with journaled.step(site, copy, "work"), screen.run_progress(f"making a working copy of {copy.id}"):
@@ -59,6 +52,19 @@ def make(site: Site, copy: Copy) -> None:
         record.forget_first(site, copy)
         driver.remove(copy, work_only=True)
         driver.work(copy)
+        copy.work = "ready"
+        record.save(site, copy)
+
+
+def let_go(site: Site, copy: Copy) -> None:
+    """Remove what a killed call left running of a copy: the lock is ours, so nobody works there."""
+    driver = driver_of(site)
+    if copy.swap and copy.swap.rehearsal == "up":
+        driver.end_rehearsal(copy)
+        copy.swap = copy.swap.model_copy(update={"rehearsal": ""})
+        record.save(site, copy)
+    if copy.work == "open":
+        driver.close(copy)
         copy.work = "ready"
         record.save(site, copy)
 
