@@ -134,7 +134,8 @@ def test_the_way_in_is_the_disk(incident: None, seed: int) -> None:
     print("\n".join(f"{check['what']}: {check['words']}" for check in data["disks"]["rescued"][0]["rehearsed"]))
     assert data["healthy"] and machine() != original
     held_there = data["disks"]["rescued"][0]["mended"]["held"]
-    assert [(item["id"][:3], item["result"]) for item in held_there] == [("at:", "held")], "before the disk booted"
+    assert {item["result"] for item in held_there} == {"held"}
+    assert [item["id"] for item in held_there if item["id"].startswith("at:")], "before the disk booted"
     times = [item["at"] for item in truth.orders]
     assert min(times) < bought_before and max(times) > mended
     assert ledger.audit(site, truth.order_numbers)[1] == [], "no order is lost, doubled or unpaid"
