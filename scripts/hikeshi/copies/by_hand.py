@@ -25,7 +25,8 @@ STEPS: dict[str, tuple[list[str], str]] = {
             "Mount it there read-only (mount -o ro,nodev,nosuid,noexec), read it to the end (tar c . | wc -c), and "
             "compare with what `df` says on {instance}.",
             "Start its database there with --skip-networking{databases}: it must open.",
-            "Remove that server again.",
+            "Remove that server again. If any of it was not so, the copy is not good: hikeshi copy --delete {id}, and "
+            "copy anew. Only what is good is done.",
         ],
         "WHAT-YOU-SAW",
     ),
@@ -50,7 +51,8 @@ STEPS: dict[str, tuple[list[str], str]] = {
             "and mask there cron.service, atd.service, anacron.service and every timer.",
             "Start it, log in to it as the site does (the host keys are {instance}'s own), with sudo, and look at its "
             "pages from itself: curl http://127.0.0.1/. Place no order there.",
-            "Remove that server again.",
+            "Remove that server again. If any of it was not so, mend {id}-work once more as before, and try again. "
+            "Only what let you in is done.",
         ],
         "WHAT-YOU-SAW",
     ),
