@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +26,7 @@ GRID = 8  # a picture's fingerprint: its mean colours on a grid of 8 × 8
 # Mean difference per channel (0 to 255) up to which two pictures are the same. JPEG at another size and quality moves
 # the practice shop's by under 3; its two most alike products differ by more than 20 (tests/unit/test_probes.py).
 SAME_PICTURE = 10.0
+ENDING_S = 2.0  # that ssh may take to say goodbye
 
 
 @dataclass(frozen=True)
@@ -290,7 +291,15 @@ def tunnel(site: Site, view: View) -> Iterator[str | None]:
                 time.sleep(0.05)
             yield f"socks5://127.0.0.1:{port}"
         finally:
-            process.terminate()
+            _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End ssh: a signal that comes just as it begins to wait is one that it never notices."""
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(ENDING_S)
+    process.kill()
 
 
 def _listens(port: int) -> bool:

@@ -3,6 +3,8 @@
 import contextlib
 import io
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -185,6 +187,32 @@ def test_dead_tunnel_is_unreachable(project: Project, shop: Shop) -> None:
     project.site({**SITE, "views": dict.fromkeys(("customer", "direct"), {"url": shop.url, "via": "web1"})})
     with pytest.raises(UnreachableError, match="no ssh tunnel through web1"):
         probes.run(load(), "direct")
+
+
+DEAF_SSH = """#!/usr/bin/python3
+import os, signal, socket, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+open(os.environ["DEAF_SSH_PID"], "w").write(str(os.getpid()))
+listener = socket.create_server(("127.0.0.1", int(sys.argv[sys.argv.index("-D") + 1].split(":")[1])))
+time.sleep(600)
+"""
+
+
+def test_a_tunnel_ends_although_ssh_missed_the_signal(
+    project: Project, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ssh sleeps on when the signal comes between its looking for one and its falling asleep."""
+    (folder := tmp_path / "bin").mkdir()
+    (folder / "ssh").write_text(DEAF_SSH)
+    (folder / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setenv("DEAF_SSH_PID", str(tmp_path / "pid"))
+    monkeypatch.setattr(probes, "ENDING_S", 0.1)
+    project.site({**SITE, "views": dict.fromkeys(("customer", "direct"), {"url": shop.url, "via": "web1"})})
+    with probes.tunnel(site := load(), site.data.views["direct"]) as proxy:
+        assert proxy and proxy.startswith("socks5://")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 def test_practice_products_differ_more_than_the_threshold() -> None:
