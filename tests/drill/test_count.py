@@ -86,7 +86,7 @@ class Attacker:
 def flooding_rate(before: customers.Truth) -> float:
     """Return a rate that is a flood beside these customers of one address, who are as fast as the machine."""
     busiest = Counter((item["to"], int(item["at"]) // flood.SECONDS) for item in before.requests).most_common(1)[0][1]
-    return max(LEAST_RATE, 2 * max(flood.TIMES_CLIENT, flood.TIMES_NETWORK) * busiest / flood.SECONDS)
+    return max(LEAST_RATE, 2 * flood.TIMES * busiest / flood.SECONDS)
 
 
 class Watcher:
@@ -153,8 +153,10 @@ def test_customers_a_surge_and_a_flood_behind_the_sorry_page_are_counted_to_the_
     accused = {item["name"]: item for told in watch.attacks for item in told["accused"]}
     network = flood.network_of(attacker.network[0])
     named = {*attacker.clients, network}
-    # Two clients of one network may be over the network's limit a moment before each is over its own.
-    assert named <= accused.keys() <= {*named, flood.network_of(attacker.clients[0])}, watch.told
+    # Two clients of one network may be over the network's limit a moment before each is over its own, and the agent
+    # and the path of all of them before the last of them is named.
+    may_be = {flood.network_of(attacker.clients[0]), BROWSER, "/catalogue/"}
+    assert named <= accused.keys() <= named | may_be, watch.told
     first = {name: min(told["heard"] for told in watch.attacks if name in str(told)) for name in named}
     assert all(at - began < NAMED_S for at in first.values()), (began, first)
     assert {item["path"] for item in accused.values()} == {"/catalogue/"}

@@ -72,8 +72,9 @@ MEMO_MOST, MEMO_TEXT_MOST = 20_000, 1024
 ENTRY = 260  # bytes that an entry of a table takes: its place in the dictionary, the tuple, the client
 UNIT = 64 << 20  # bytes of a plain file that one process takes at a time
 SEGMENTS_MOST = 8
-FOLLOWED = 40  # clients and networks of a second that are told
-FLOOD_CLIENT, FLOOD_NETWORK, FLOOD_SAME = 5, 15, 0.8  # requests/s, and share of one path: a flood in the past
+FOLLOWED = 40  # clients, networks, agents and paths of a second that are told
+# Requests/s, and share of one path: a flood in the past.
+FLOOD_CLIENT, FLOOD_NETWORK, FLOOD_AGENT, FLOOD_SAME = 5, 15, 15, 0.8
 FOLLOW_S, FOLLOW_PAST = 5, 8 << 20  # over how many seconds a rate is, and bytes of the past that it is compared with
 COPY_KINDS = ((b"\x1f\x8b", "gz"), (b"\x28\xb5\x2f\xfd", "zst"))
 ROTATED = re.compile(r"(\.\d+|-\d{8}(-\d+)?)?(\.gz|\.zst)?$")
@@ -1396,32 +1397,73 @@ class Second:
 
     def __init__(self):
         """Nobody yet."""
-        self.hits = self.sorry = 0
-        self.pairs = collections.Counter()  # client, path, agent
+        self.hits = self.sorry = self.answered = 0
+        self.asked = collections.Counter()  # client, path, agent
 
     def as_data(self, at):
-        """Return it as plain data, of the busiest clients and networks only: floods may have a million."""
-        clients, networks = {}, {}
-        for (client, path, agent), hits in self.pairs.items():
-            network, asset = network_of(client), kind_of(b"GET", path) in (b"picture", b"asset")
-            for table, name in ((clients, client), (networks, network)):
-                asker = table.get(name)
-                if asker is None:
-                    asker = table[name] = [0, collections.Counter(), collections.Counter(), set(), 0]
-                asker[4] += hits if asset else 0
-                asker[0] += hits
-                asker[1][path] += hits
-                asker[2][agent] += hits
-                asker[3].add(client)
-        told = {"at": at, "hits": self.hits, "sorry": self.sorry, "addresses": len(clients)}
-        for word, table in (("clients", clients), ("networks", networks)):
-            busiest = heapq.nlargest(FOLLOWED, table.items(), key=lambda item: item[1][0])
-            told[word] = {
-                text_of(name): {"hits": asker[0], "addresses": len(asker[3]), "paths": most_of(asker[1]),
-                                "agents": most_of(asker[2]), "assets": asker[4]}
-                for name, asker in busiest
-            }  # fmt: skip
+        """Return it as plain data, of the busiest clients, networks, agents, paths only: floods may have a million."""
+        told = {"at": at, "hits": self.hits, "sorry": self.sorry, "answered": self.answered}
+        told["assets"] = assets_of(self.asked)
+        told["addresses"] = len({client for client, _, _ in self.asked})
+        for word, name_of in (("clients", client_of), ("networks", net_of), ("agents", agent_of), ("paths", path_of)):
+            told[word] = busiest(self.asked, name_of)
         return told
+
+
+def client_of(key):
+    """Return the client of (client, path, agent)."""
+    return key[0]
+
+
+def net_of(key):
+    """Return its network."""
+    return network_of(key[0])
+
+
+def path_of(key):
+    """Return its path."""
+    return key[1]
+
+
+def agent_of(key):
+    """Return its agent."""
+    return key[2]
+
+
+def is_asset(path):
+    """Say whether browsers ask for this besides pages."""
+    return kind_of(b"GET", path) in (b"picture", b"asset")
+
+
+def assets_of(asked):
+    """Return how many of the hits of each (client, path, agent) were for assets."""
+    return sum(hits for key, hits in asked.items() if is_asset(key[1]))
+
+
+def busiest(asked, name_of):
+    """Return what those did who had most of the hits of each (client, path, agent)."""
+    names = [name_of(key) for key in asked]
+    total = collections.Counter()
+    for name, hits in zip(names, asked.values(), strict=True):  # names of networks cost: once is enough
+        total[name] += hits
+    # Only of these is more looked at: names are as many as who floods likes.
+    parts = {name: collections.Counter() for name, _ in total.most_common(FOLLOWED)}
+    for name, (key, hits) in zip(names, asked.items(), strict=True):
+        if name in parts:
+            parts[name][key] = hits
+    return {text_of(name): asker_of(part) for name, part in parts.items()}
+
+
+def asker_of(part):
+    """Return what one did, of its hits of each (client, path, agent)."""
+    return {
+        "hits": part.total(),
+        "addresses": len({client for client, _, _ in part}),
+        "assets": assets_of(part),
+        "declared": sum(hits for key, hits in part.items() if class_of(key[2]) == b"b"),
+        "paths": most_of(hits_of(part, path_of)),
+        "agents": most_of(hits_of(part, agent_of)),
+    }
 
 
 def text_of(data):
@@ -1444,7 +1486,10 @@ def network_of(client):
 
 
 def seconds_of(lines, reader):
-    """Yield (time, client, path, agent, outcome) of the lines of customers; what checks and probes ask is no flood."""
+    """Yield (time, (client, path, agent), outcome) of the lines of customers; what checks and probes ask is no flood.
+
+    The outcome of who got an error of the shop is failed, as for who looks at it.
+    """
     for line in lines:
         try:
             stamp, client, date, backend, server, status, _, state, captures, request = careful_lb(line)
@@ -1459,60 +1504,68 @@ def seconds_of(lines, reader):
             continue
         outcome = outcome_of(backend in reader.sorry, server == NO_SERVER, state, status)
         found = re.search(re.escape(date) + rb":(\d\d)", line)
-        yield (date, found[1] if found else b"00"), client.removeprefix(b"::ffff:"), path, agent or b"-", outcome
+        outcome = b"failed" if outcome == b"served" and status >= b"500" else outcome
+        yield (date, found[1] if found else b"00"), (client.removeprefix(b"::ffff:"), path, agent or b"-"), outcome
 
 
 def usual(values):
     """Return the greatest but for a twentieth of them: a flood of before must not make the next one usual."""
-    return sorted(values)[len(values) - 1 - len(values) // 20]
+    return sorted(values)[len(values) - 1 - len(values) // 20] if values else 0
 
 
 def past_of(data, reader):
-    """Return the most that all, a client and a network usually had in FOLLOW_S seconds of a part of the log.
+    """Return the most that all, a client, network, agent or path usually had in FOLLOW_S seconds of a part of the log.
 
     Who came for a while only, fast and for one path, is no part of it: that was a flood. Who does so most of the time
-    is (a program that polls), and so is a crowd.
+    is (a program that polls), and so is a crowd. Of the agents that came most it says how often they did, and
+    for how many assets.
     """
     slots = collections.defaultdict(collections.Counter)
-    for (date, second), client, path, *_ in seconds_of(data.split(b"\n")[1:-1], reader):
+    for (date, second), key, _ in seconds_of(data.split(b"\n")[1:-1], reader):
         with contextlib.suppress(ValueError, KeyError):
-            slots[(minute_of(date, 0, None) * 60 + int(second)) // FOLLOW_S][client, path] += 1
-    if not slots:
-        return {"seconds": 0, "most": 0, "client": 0, "network": 0}
-    clients = without_floods(list(slots.values()), lambda client: client, FLOOD_CLIENT)
-    networks = without_floods(clients, network_of, FLOOD_NETWORK)
-    return {
-        "seconds": (max(slots) - min(slots) + 1) * FOLLOW_S,
-        "most": usual([sum(pairs.values()) for pairs in networks]),
-        "client": usual([max(hits_of(pairs, lambda client: client).values(), default=0) for pairs in networks]),
-        "network": usual([max(hits_of(pairs, network_of).values(), default=0) for pairs in networks]),
+            slots[(minute_of(date, 0, None) * 60 + int(second)) // FOLLOW_S][key] += 1
+    kept = list(slots.values())
+    for name_of, least in ((client_of, FLOOD_CLIENT), (net_of, FLOOD_NETWORK), (agent_of, FLOOD_AGENT)):
+        kept = without_floods(kept, name_of, least)
+    whole = collections.Counter()
+    for asked in kept:
+        whole.update(asked)
+    told = {
+        "seconds": (max(slots) - min(slots) + 1) * FOLLOW_S if slots else 0,
+        "most": usual([asked.total() for asked in kept]),
+        "hits": whole.total(),
+        "assets": assets_of(whole),
+        "agents": {name: [agent["hits"], agent["assets"]] for name, agent in busiest(whole, agent_of).items()},
     }
+    for word, name_of in (("client", client_of), ("network", net_of), ("agent", agent_of), ("path", path_of)):
+        told[word] = usual([max(hits_of(asked, name_of).values(), default=0) for asked in kept])
+    return told
 
 
-def hits_of(pairs, name_of):
-    """Return the hits of each client or network, of those of (client, path)."""
+def hits_of(asked, name_of):
+    """Return the hits of each client, network, agent or path, of those of (client, path, agent)."""
     hits = collections.Counter()
-    for (client, _), number in pairs.items():
-        hits[name_of(client)] += number
+    for key, number in asked.items():
+        hits[name_of(key)] += number
     return hits
 
 
 def without_floods(slots, name_of, least):
-    """Return the same slots of (client, path) without those who flooded for a while."""
-    fast = [floods(pairs, name_of, least * FOLLOW_S) for pairs in slots]
+    """Return the same slots of (client, path, agent) without those who flooded for a while."""
+    fast = [floods(asked, name_of, least * FOLLOW_S) for asked in slots]
     often = collections.Counter(name for names in fast for name in names)
     kept = []
-    for pairs, names in zip(slots, fast, strict=True):
+    for asked, names in zip(slots, fast, strict=True):
         gone = {name for name in names if often[name] * 2 < len(slots)}
-        kept.append(collections.Counter({pair: hits for pair, hits in pairs.items() if name_of(pair[0]) not in gone}))
+        kept.append(collections.Counter({key: hits for key, hits in asked.items() if name_of(key) not in gone}))
     return kept
 
 
-def floods(pairs, name_of, least):
-    """Return the clients or networks that asked at least so often, nearly always for the same path."""
+def floods(asked, name_of, least):
+    """Return the clients, networks or agents that asked at least so often, nearly always for the same path."""
     paths = collections.defaultdict(collections.Counter)
-    for (client, path), hits in pairs.items():
-        paths[name_of(client)][path] += hits
+    for key, hits in asked.items():
+        paths[name_of(key)][path_of(key)] += hits
     return {
         name for name, hits in paths.items() if max(hits.values()) >= hits.total() * FLOOD_SAME >= least * FLOOD_SAME
     }
@@ -1542,10 +1595,11 @@ def follow(path, reader, seconds=None, out=None, pause=time.sleep):
                 log, place = Log(path), 0  # what came before is read: lines that come now go to the new one
         *lines, rest = (rest + b"".join(chunks)).split(b"\n")
         rest = rest[-LINE_MOST:]
-        for _, client, asked_for, agent, outcome in seconds_of(lines, reader):
+        for _, key, outcome in seconds_of(lines, reader):
             second.hits += 1
             second.sorry += outcome == b"sorry"
-            second.pairs[client, asked_for, agent] += 1
+            second.answered += outcome in (b"served", b"local")
+            second.asked[key] += 1
         print(json.dumps(second.as_data(int(time.time()))), file=out, flush=True)
         seconds = None if seconds is None else seconds - 1
 

@@ -90,12 +90,14 @@ def watch(name: str | None, *, as_json: bool) -> None:
         if as_json:
             print(json.dumps(verdict.as_data()), flush=True)
             return
-        style = {"attack": "[bold red]attack[/bold red]", "surge": "[bold yellow]surge[/bold yellow]"}.get(
-            verdict.kind, "calm"
-        )
+        style = {
+            "attack": "[bold red]attack[/bold red]",
+            "surge": "[bold yellow]surge[/bold yellow]",
+            "much": "[yellow]much[/yellow]",
+        }.get(verdict.kind, "calm")
         screen.out.print(f"{clock.moment(verdict.at, chosen.zone)} {style} {screen.line(verdict.words, 500)}")
-        for accused in verdict.accused[:10]:
-            screen.out.print(f"  {screen.line(accused.words, 500)}; since {clock.moment(accused.since, chosen.zone)}")
+        for item in (*verdict.accused[:10], *verdict.much[:5]):
+            screen.out.print(f"  {screen.line(item.words, 500)}; since {clock.moment(item.since, chosen.zone)}")
         if verdict.cure:
             screen.out.print(f"  proposed, not applied: {screen.line(verdict.cure, 500)}")
 

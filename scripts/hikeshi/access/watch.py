@@ -16,7 +16,7 @@ from typing import Any
 from hikeshi import screen
 from hikeshi.access import flood
 from hikeshi.access.engine import PROGRAM
-from hikeshi.access.flood import Judge, Verdict
+from hikeshi.access.flood import KINDS, Judge, Kind, Verdict
 from hikeshi.errors import HikeshiError, MisconfiguredError, UnreachableError
 from hikeshi.files import make_private_folder
 from hikeshi.incident import store
@@ -57,14 +57,14 @@ class Watch:
     site: Site
     tell: Told
     writer: Seat
-    kind: str = "quiet"
+    kind: Kind = "quiet"
     names: frozenset[str] = frozenset()
     calm: int = 0
 
     def take(self, verdict: Verdict) -> None:
-        """Tell, and write down, what is new: a flood, who else floods, a surge, that it is over."""
+        """Tell, and write down, what is new: a flood, who else floods, a surge, much from somebody, that it is over."""
         names = frozenset(item.name for item in verdict.accused)
-        if verdict.kind == "quiet" or (verdict.kind == "surge" and self.kind == "attack"):
+        if verdict.kind == "quiet" or KINDS.index(verdict.kind) < KINDS.index(self.kind):
             self.calm += 1
             if self.kind != "quiet" and self.calm >= flood.QUIET_AFTER:
                 self._write("flood.over", {"kind": self.kind, "at": verdict.at})
@@ -150,8 +150,8 @@ class Beside:
     def _tell(verdict: Verdict) -> None:
         style = "[bold red]flood[/bold red] " if verdict.kind == "attack" else ""
         screen.say(f"{style}{screen.line(verdict.words, 400)}")
-        for accused in verdict.accused[:5]:
-            screen.say(f"  {screen.line(accused.words, 400)}")
+        for item in (*verdict.accused[:5], *verdict.much[:3]):
+            screen.say(f"  {screen.line(item.words, 400)}")
         if verdict.cure:
             screen.say(f"  proposed, not applied: {screen.line(verdict.cure, 400)}")
 

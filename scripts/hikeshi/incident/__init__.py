@@ -50,9 +50,10 @@ its start, its outcome (done, failed, interrupted), its seconds, and why it fail
                           changed, failed}], difference: [{subject, words}] between the copy's disk and the mended one
     copy.told             copy, step, words: what a person did by hand
     count.start/.end      since, until, by, as typed; lines: what became of them, sides: lb, web → totals
-    flood                 kind (attack, surge), at, rate, usual, surge, addresses, words, cure (proposed, not applied),
-                          paths: [[path, share]], accused: [{what, name, rate, limit, basis, share, since, path,
-                          path_share, agent, addresses, reasons}]; usual is null without a past
+    flood                 kind (attack, surge, much), at, rate, usual, surge, addresses, words, cure (proposed, not
+                          applied), paths: [[path, share]], accused: [{what, name, rate, limit, basis, share, since,
+                          path, path_share, agent, addresses, reasons}], what: client, network, agent or path; much:
+                          likewise, who asks much and is accused of nothing; usual is null without a past
     flood.over            kind, at
     watch.failed          why nobody watches for a flood behind the closed gate, for now
     lock.taken            owner: who died holding it

@@ -233,7 +233,7 @@ def _told(record: Record, zone: ZoneInfo | None) -> str:
         case "flood":
             return f"{get.get('kind')}: {get.get('words')}"
         case "flood.over":
-            return f"the {get.get('kind')} is over"
+            return "nobody asks much any more" if get.get("kind") == "much" else f"the {get.get('kind')} is over"
         case "watch.failed":
             return f"nobody watches for a flood: {get.get('why')}"
         case "lock.taken":
