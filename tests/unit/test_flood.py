@@ -36,6 +36,7 @@ class Street:
     at: int = 1_795_737_600
     closed: bool = False
     draw: random.Random = field(init=False)
+    fast: Any = field(default_factory=program.Fast)
 
     def __post_init__(self) -> None:
         self.draw = random.Random(self.seed)
@@ -48,7 +49,7 @@ class Street:
         second.hits = len(rows)
         second.sorry, second.answered = (second.hits, 0) if self.closed else (0, second.hits)
         second.asked.update(tuple(word.encode() for word in row) for row in rows)
-        return flood.tick_of(second.as_data(self.at))
+        return flood.tick_of(second.as_data(self.at, self.fast))
 
     def customers(self, pages: float, networks: int = 200) -> list[tuple[str, str, str]]:
         """People: each reads a page and gets its pictures, and is seldom seen twice."""
@@ -294,12 +295,21 @@ def test_of_a_second_with_a_million_names_a_few_are_told() -> None:
     for number in range(5000):
         second.asked[b"203.0.113.%d" % (number % 250), b"/%d" % number, b"bot/%d" % number] += 1
     second.asked[b"203.0.113.7", b"/a.png", b"bot/7"] += 9
-    told = second.as_data(1)
+    second.asked.update({(b"198.51.%d.1" % number, b"/", b"-"): 80 for number in range(50)})
+    told = second.as_data(1, program.Fast())
     assert max(len(told[word]) for word in ("clients", "networks", "agents", "paths")) == program.FOLLOWED
     assert told["agents"]["bot/7"] | {"agents": {}} == {
         "hits": 10, "addresses": 1, "assets": 9, "declared": 10, "paths": {"/a.png": 9, "/7": 1}, "agents": {},
     }  # fmt: skip
-    assert told["assets"] == 9 and told["addresses"] == 250
+    assert told["assets"] == 9 and told["addresses"] == 300
+
+
+def test_of_who_asks_as_customers_do_no_address_leaves_the_host() -> None:
+    street = Street(1)
+    said = [street.tick(street.customers(40), street.flood("203.0.113.7", 6)) for _ in range(8)]
+    named = [(set(tick.clients), set(tick.networks)) for tick in said]
+    assert named[0] == (set(), set()) and all(tick.addresses > 20 and tick.agents and tick.paths for tick in said)
+    assert set().union(*(clients for clients, _ in named)) == {"203.0.113.7"}
 
 
 def test_too_short_a_past_is_none() -> None:
@@ -359,7 +369,7 @@ def test_a_log_is_followed_through_its_rotation(tmp_path: Path) -> None:
         log,
         [
             lambda: None,
-            lambda: write(5),
+            lambda: write(50),
             lambda: write(3, 10),
             end_line,
             rotate,
@@ -369,10 +379,10 @@ def test_a_log_is_followed_through_its_rotation(tmp_path: Path) -> None:
         ],
     )
     assert past["past"]["seconds"] > 300 and past["past"]["client"] > 0
-    assert [tick["hits"] for tick in ticks] == [0, 5, 2, 1, 0, 4, 0, 2]
+    assert [tick["hits"] for tick in ticks] == [0, 50, 2, 1, 0, 4, 0, 2]
     tick = flood.tick_of(ticks[1])
-    assert tick.sorry == 5 and tick.clients["203.0.113.7"].paths == {"/x": 5}
-    assert tick.networks["203.0.113.0/24"].agents == {"evil\\xff": 5}
+    assert tick.sorry == 50 and tick.clients["203.0.113.7"].paths == {"/x": 50}
+    assert tick.clients["203.0.113.7"].agents == {"evil\\xff": 50} and tick.networks == {}
 
 
 def test_what_is_followed_is_judged(tmp_path: Path) -> None:
@@ -393,6 +403,33 @@ def test_what_is_followed_is_judged(tmp_path: Path) -> None:
     verdicts: list[Verdict] = [judge.add(flood.tick_of(tick)) for tick in ticks]
     assert [item.name for item in verdicts[-1].accused][:1] == ["203.0.113.7"]
     assert "stated limit" in verdicts[-1].accused[0].basis
+
+
+def test_an_agent_from_everywhere_is_named_from_the_log_alone(tmp_path: Path) -> None:
+    """Five a second were usual; now a hundred times as many come, each from a network of its own."""
+    log, of = tmp_path / "haproxy.log", Lines(3)
+
+    def line(number: int, agent: bytes, path: bytes) -> bytes:
+        client = b"20.%d.%d.1" % (number // 250, number % 250)
+        date = b"27/Nov/2026:09:%02d:%02d.000" % divmod(number // 5 % 3600, 60)
+        request = b"GET %b HTTP/1.1" % path
+        more = {"state": b"----", "status": b"200", "captures": b"{shop|%b} " % agent}
+        return of.haproxy(client=client, date=date, request=request, **more) + b"\n"
+
+    log.write_bytes(
+        b"".join(line(number, AGENTS[number % 9].encode(), b"/%d" % (number % 7)) for number in range(1500))
+    )
+
+    def write() -> None:
+        with log.open("ab") as file:
+            file.write(b"".join(line(number, b"evil-bot/1", b"/x") for number in range(500)))
+
+    past, *ticks = following(log, [write] * 6)
+    judge = Judge(flood.past_of(past["past"]))
+    verdicts = [judge.add(flood.tick_of(tick)) for tick in ticks]
+    assert judge.past and judge.past.most == 5.0 and verdicts[-1].kind == "attack"
+    assert [(item.what, item.name) for item in verdicts[-1].accused] == [("agent", "evil-bot/1")]
+    assert all(tick["clients"] == {} for tick in ticks)  # nobody of them asks so often that an address need be told
 
 
 def test_all_who_watch_are_told_and_one_writes(project: Project) -> None:

@@ -1400,14 +1400,41 @@ class Second:
         self.hits = self.sorry = self.answered = 0
         self.asked = collections.Counter()  # client, path, agent
 
-    def as_data(self, at):
-        """Return it as plain data, of the busiest clients, networks, agents, paths only: floods may have a million."""
+    def as_data(self, at, fast):
+        """Return it as plain data, of the busiest only: floods may have a million names."""
         told = {"at": at, "hits": self.hits, "sorry": self.sorry, "answered": self.answered}
         told["assets"] = assets_of(self.asked)
         told["addresses"] = len({client for client, _, _ in self.asked})
-        for word, name_of in (("clients", client_of), ("networks", net_of), ("agents", agent_of), ("paths", path_of)):
-            told[word] = busiest(self.asked, name_of)
+        told["clients"] = busiest(self.asked, client_of, fast.clients(self.asked))
+        told["networks"] = busiest(self.asked, net_of, fast.networks(self.asked))
+        told["agents"], told["paths"] = busiest(self.asked, agent_of), busiest(self.asked, path_of)
         return told
+
+
+class Fast:
+    """Who asked so often in the last FOLLOW_S seconds that it may be a flood: only their addresses leave the host."""
+
+    def __init__(self):
+        """Nobody did yet."""
+        self._clients = collections.deque(maxlen=FOLLOW_S)
+        self._networks = collections.deque(maxlen=FOLLOW_S)
+
+    def clients(self, asked):
+        """Take one more second; return the clients."""
+        return faster(self._clients, hits_of(asked, client_of), FLOOD_CLIENT)
+
+    def networks(self, asked):
+        """Take one more second; return the networks."""
+        return faster(self._networks, hits_of(asked, net_of), FLOOD_NETWORK)
+
+
+def faster(seconds, hits, least):
+    """Return whose hits are at least so many a second, with those of this second."""
+    seconds.append(hits)
+    total = collections.Counter()
+    for one in seconds:
+        total.update(one)
+    return {name for name, number in total.items() if number >= least * FOLLOW_S}
 
 
 def client_of(key):
@@ -1440,12 +1467,13 @@ def assets_of(asked):
     return sum(hits for key, hits in asked.items() if is_asset(key[1]))
 
 
-def busiest(asked, name_of):
-    """Return what those did who had most of the hits of each (client, path, agent)."""
+def busiest(asked, name_of, of=None):
+    """Return what those did who had most of the hits of each (client, path, agent), of these names if not of all."""
     names = [name_of(key) for key in asked]
     total = collections.Counter()
     for name, hits in zip(names, asked.values(), strict=True):  # names of networks cost: once is enough
-        total[name] += hits
+        if of is None or name in of:
+            total[name] += hits
     # Only of these is more looked at: names are as many as who floods likes.
     parts = {name: collections.Counter() for name, _ in total.most_common(FOLLOWED)}
     for name, (key, hits) in zip(names, asked.items(), strict=True):
@@ -1579,7 +1607,7 @@ def follow(path, reader, seconds=None, out=None, pause=time.sleep):
     start = max(0, place - FOLLOW_PAST)
     past = past_of(b"\n" * (start == 0) + log.at(start, place - start), reader)
     print(json.dumps({"past": past}), file=out, flush=True)
-    end = time.monotonic()
+    end, fast = time.monotonic(), Fast()
     while seconds is None or seconds > 0:
         end += 1
         pause(max(0, end - time.monotonic()))
@@ -1600,7 +1628,7 @@ def follow(path, reader, seconds=None, out=None, pause=time.sleep):
             second.sorry += outcome == b"sorry"
             second.answered += outcome in (b"served", b"local")
             second.asked[key] += 1
-        print(json.dumps(second.as_data(int(time.time()))), file=out, flush=True)
+        print(json.dumps(second.as_data(int(time.time()), fast)), file=out, flush=True)
         seconds = None if seconds is None else seconds - 1
 
 
