@@ -228,7 +228,9 @@ def test_a_path_asked_for_by_several_agents_from_everywhere_is_named(each: int) 
     assert paths == [] or paths[0].name == "/x"
 
 
-@pytest.mark.parametrize(("closed", "phones"), [(False, PHONES[:2]), (False, PHONES), (True, PHONES)])
+@pytest.mark.parametrize(
+    ("closed", "phones"), [(False, PHONES[:2]), (False, PHONES), (True, PHONES[:3]), (True, PHONES)]
+)
 @pytest.mark.parametrize("past", [USUAL, None], ids=["past", "limits"])
 def test_people_sent_by_television_to_one_product_are_no_attack(
     past: Past | None, closed: bool, phones: list[str]

@@ -35,7 +35,8 @@ FEW_ASSETS = 0.2  # share of pictures and the like below which it is no browser 
 PICTURED = 0.4  # share of them in the past from which on readers of this shop's pages do ask for them
 RARE = 0.05  # share in the past below which an agent hardly came
 AGAIN = 2.0  # requests a second of each address, for one path: nobody reloads a page so often
-CROWD_AGENTS = 5  # agents behind one address or network that are many people
+AGAIN_AGENTS = 5  # agents from which on those who ask again are others, who share the addresses
+CROWD_AGENTS = 3  # agents behind one address, none of them nearly alone, that are many people
 ANSWERED = 0.5  # share of requests that got what they asked for; with less, readers see no page and so no pictures
 PAST_LEAST_S = 60  # of past that is needed to compare with
 PLAIN = r"[A-Za-z0-9_ ./:;,()+@~-]{1,199}"  # an agent that can be written into a rule
@@ -65,7 +66,7 @@ class Asker:
 
     @property
     def crowd(self) -> bool:
-        """Say whether it has the agents of many people: an office, a carrier."""
+        """Say whether it has the agents of many people, though few kinds of phones: an office, a carrier."""
         return len(self.agents) >= CROWD_AGENTS and self.agent[1] < SAME
 
 
@@ -395,7 +396,7 @@ def _network_reasons(asker: Asker, scene: Scene) -> list[str]:
     if agent_share >= SAME and asker.addresses > 1:
         reasons.append(f"its addresses have the same agent, {agent}")
     if path_share >= SAME:
-        reasons += [f"they ask for the same path, {path}", *_again(asker)]
+        reasons += [f"they ask for the same path, {path}", *_again(asker, scene)]
     if scene.bare(asker):
         reasons.append("they ask for next to no pictures")
     return reasons
@@ -425,7 +426,7 @@ def _agent_reasons(name: str, asker: Asker, scene: Scene) -> list[str]:
 def _path_reasons(asker: Asker, scene: Scene) -> list[str]:
     """Return why those who ask for a path are no crowd that wants this page."""
     agent, share = asker.agent
-    reasons = _again(asker)
+    reasons = _again(asker, scene)
     rare = scene.known(agent).share < RARE
     if share >= SAME and rare:
         hardly = ", that hardly came before" if scene.past else ""
@@ -438,10 +439,11 @@ def _path_reasons(asker: Asker, scene: Scene) -> list[str]:
     return reasons
 
 
-def _again(asker: Asker) -> list[str]:
-    """Say that the same few ask again and again; who shares an address with many others does not seem to."""
+def _again(asker: Asker, scene: Scene) -> list[str]:
+    """Say that the same few ask again and again, although they are answered, and do not share their addresses."""
     each = asker.hits / SECONDS / max(1, asker.addresses)
-    return [f"each address asks {each:.0f} times a second"] if each >= AGAIN and not asker.crowd else []
+    told = scene.answered and each >= AGAIN and (len(asker.agents) < AGAIN_AGENTS or asker.agent[1] >= SAME)
+    return [f"each address asks {each:.0f} times a second"] * told
 
 
 def _listed(items: Sequence[Accused]) -> str:
