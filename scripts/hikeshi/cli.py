@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from hikeshi import baseline, bombs, gate, lock, look, page, probes, recover, runner, screen, surge
-from hikeshi.access import aside, export, verb
+from hikeshi.access import aside, export, method, verb
 from hikeshi.access import page as access_page
 from hikeshi.access.reconcile import reconcile
 from hikeshi.copies import cli as copies
@@ -430,6 +430,13 @@ def count_accesses(
         list[str] | None, typer.Option(help="HAProxy's backend that is the sorry page; of FILEs.", show_default=False)
     ] = None,
     health_path: Annotated[str, typer.Option(help="What health checks ask for; of FILEs.", show_default=False)] = "",
+    agent_capture: Annotated[
+        str,
+        typer.Option(
+            help="Which of HAProxy's captured headers is the agent: last, none, 1, …; of FILEs. last.",
+            show_default=False,
+        ),
+    ] = "",
     log_zone: Annotated[
         str, typer.Option(help="Zone of times that name none; of FILEs. This machine's.", show_default=False)
     ] = "",
@@ -459,8 +466,8 @@ def count_accesses(
         return
     done = verb.count(
         verb.Words(
-            files or [], since, until, by, zone, top, addresses, sorry_backend or [], health_path, log_zone,
-            processes, memory, site,
+            files or [], since, until, by, zone, top, addresses, sorry_backend or [], health_path, agent_capture,
+            log_zone, processes, memory, site,
         )
     )  # fmt: skip
     compared = reconcile(done.answer)
@@ -473,6 +480,8 @@ def count_accesses(
     elif as_csv:
         with screen.printing():
             print(export.as_csv(done.answer), end="", flush=True)
+        for words in method.sentences(done.answer):  # whoever reads figures must know what they are of
+            screen.err.print(screen.line(words, 400))
     else:
         access_page.show(done.answer, compared, verbose=verbose)
     for item in done.refused:

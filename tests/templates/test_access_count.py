@@ -8,6 +8,8 @@ GIVEN = {
     "access_count_logs": ["/var/log/nginx/access.log*", "/var/log/haproxy.log*"],
     "access_count_sorry_backends": ["sorry", "later"],
     "access_count_health_path": "/healthz",
+    "access_count_agent_capture": "2",
+    "access_count_log_zone": "Asia/Tokyo",
 }
 
 
@@ -23,11 +25,12 @@ def test_the_program_gets_every_word() -> None:
         ]  # fmt: skip
     assert [words[at + 1] for at, word in enumerate(words) if word == "--sorry-backend"] == ["sorry", "later"]
     assert '"--health-path=/healthz"' in words
+    assert "--agent-capture 2 --log-zone Asia/Tokyo" in start
     assert "ab" * 16 not in text and "--key-file /etc/hikeshi/access_count.key" in start
     assert service["Nice"] == ["19"] and service["MemoryMax"] == ["576M"]
 
 
 def test_what_is_not_said_is_no_word() -> None:
-    given = {**GIVEN, "access_count_sorry_backends": [], "access_count_health_path": ""}
+    given = {**GIVEN, "access_count_sorry_backends": [], "access_count_health_path": "", "access_count_log_zone": ""}
     (start,) = unit(render("access_count", "hikeshi-count.service.j2", **given))["Service"]["ExecStart"]
-    assert "sorry" not in start and "health" not in start
+    assert not [word for word in ("sorry", "health", "zone") if word in start]

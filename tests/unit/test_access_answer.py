@@ -174,8 +174,8 @@ def test_the_method_is_told(tmp_path: Path) -> None:
     assert "5 lines = 3 counted + 1 malformed + 1 pending" in told
     assert "2026-11-27 10:00 to 2026-11-27 18:00 (Asia/Tokyo)" in told
     assert "rotated files 2 in between are not there" in told and "counted once" in told
-    assert "web: nothing from 2026-11-27 14:00 to 18:00" in told
-    assert any("\\x1b[31mbad" in sample for sample in method.samples(made))
+    assert "web: nothing from 2026-11-27 14:00 to 2026-11-27 18:00" in told
+    assert any("\\x1b[00aaaa" in sample for sample in method.samples(made))
 
 
 def test_json_and_csv_say_the_same(tmp_path: Path) -> None:

@@ -401,3 +401,12 @@ def test_a_damaged_partial_is_refused(damage: str, tmp_path: Path) -> None:
     (folder / "a.gz").write_bytes(data)
     with pytest.raises(ValueError, match="damaged|no partial|end is missing"):
         merge(folder / "a.gz")
+
+
+def test_what_was_read_with_other_settings_is_told(tmp_path: Path) -> None:
+    (log := tmp_path / "access.log").write_bytes(b"")
+    words = ["answer", str(log), "--store", str(tmp_path / "store")]
+    assert count(tmp_path, *words).head["problems"] == []
+    (problem,) = count(tmp_path, *words, "--agent-capture", "1").head["problems"]
+    assert "read with other settings, and stays so: agent capture 'last', now '1'" in problem["why"]
+    assert count(tmp_path, *words, "--agent-capture", "1").head["problems"] == []

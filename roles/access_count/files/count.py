@@ -1028,11 +1028,21 @@ class Progress:
             print(json.dumps({"read": self.done, "of": self.total, "left_s": round(left)}), file=sys.stderr, flush=True)
 
 
+def shape(text):
+    """Return what a text looks like, without what it says: 0 for each digit, a and A for each letter."""
+    return "".join(
+        "0" if sign.isdigit() else "A" if sign.isupper() else "a" if sign.isalpha() else sign for sign in text
+    )
+
+
 def header(words, key, window, files, problems, **more):
     """Return the first line of a partial: by which method it was made."""
     totals = {
         name: sum(file[name] for file in files) for name in ("lines", "counted", "malformed", "pending", "outside")
     }
+    if not words.addresses:  # a line that nobody could read has all that a visitor sent
+        files = [{**file, "samples": [{**item, "line": shape(item["line"])} for item in file["samples"]]}
+                 for file in files]  # fmt: skip
     return {
         "schema": SCHEMA, "id": os.urandom(16).hex(), "host": words.host or socket.gethostname(),
         "made": int(time.time()), "key": fingerprint(key, b"key"), "window": window.as_data(),
@@ -1147,7 +1157,7 @@ class Store:
 
     def take_in(self, paths, words, keep_days):
         """Read what is new in these files, and commit it; return the records of what was read now, and problems."""
-        problems = []
+        problems = self._other_method(words)
         logs = opened(paths, problems)
         # Of one that had no whole line yet nothing is known: it is found anew.
         streams = [dict(stream) for stream in self.state["streams"] if stream["offset"]]
@@ -1195,6 +1205,20 @@ class Store:
                 removed.append({"path": log.path, "bytes": size, "why": "old" if old else "the disk's share"})
             log.close()
         return removed
+
+    def _other_method(self, words):
+        """Take note of how lines are read from now on; tell it where those before were read otherwise."""
+        now = {
+            "sorry backends": sorted(words.sorry_backend), "health path": words.health_path,
+            "agent capture": str(words.agent_capture), "log zone": words.log_zone,
+        }  # fmt: skip
+        before = self.state.get("method", now)
+        self.state["method"] = now
+        other = [f"{name} {before.get(name)!r}, now {now[name]!r}" for name in now if before.get(name) != now[name]]
+        if not other:
+            return []
+        why = f"part of what it holds was read with other settings, and stays so: {', '.join(other)}"
+        return [{"path": self.folder, "why": why}]
 
     def _known(self, log, streams):
         """Return the record of the log that this file is or was copied from."""

@@ -63,7 +63,8 @@ def sentences(answer: Answer) -> list[str]:
         found = sorted(gaps(side, answer.window), key=lambda gap: gap[0] - gap[1])
         for begin, end in found[:MOST_GAPS]:
             told.append(
-                f"{role}: nothing from {answer.window.time(begin):%Y-%m-%d %H:%M} to {answer.window.time(end):%H:%M}"
+                f"{role}: nothing from {answer.window.time(begin):%Y-%m-%d %H:%M} "
+                f"to {answer.window.time(end):%Y-%m-%d %H:%M}"
             )
         if len(found) > MOST_GAPS:
             told.append(f"{role}: … and {len(found) - MOST_GAPS} shorter times without a line")

@@ -34,6 +34,7 @@ class Words:
     addresses: bool
     sorry_backends: Sequence[str]
     health_path: str
+    agent_capture: str
     log_zone: str
     processes: int | None
     memory: int
@@ -51,14 +52,14 @@ def count(words: Words) -> Counted:
             windows.zone_of(words.log_zone)
         asked = Asked(
             windows.asked(words.since, words.until, words.by, zone, now), words.top, words.addresses,
-            words.sorry_backends, words.health_path, log_zone=words.log_zone,
+            words.sorry_backends, words.health_path, words.agent_capture or "last", words.log_zone,
         )  # fmt: skip
         processes = words.processes or min(8, os.cpu_count() or 1)
         with _progress() as told:
             return engine.files(asked, words.files, processes, max(words.memory, 64 * processes), told)
     for option, given in (
-        ("--sorry-backend", words.sorry_backends), ("--health-path", words.health_path), ("--log-zone", words.log_zone),
-        ("--processes", words.processes),
+        ("--sorry-backend", words.sorry_backends), ("--health-path", words.health_path),
+        ("--agent-capture", words.agent_capture), ("--log-zone", words.log_zone), ("--processes", words.processes),
     ):  # fmt: skip
         if given:
             raise UsageError(
