@@ -5,7 +5,8 @@
 Rounds take turns, so that a slow moment of the machine hits all alike; the median counts. mawk and GoAccess are
 measured where they are installed (apt-get install mawk goaccess). They do not answer the same question, and GoAccess is
 not exact: see ALSO. The log is made of ordinary lines with one hostile or malformed in a hundred, unless --log names
-one. Of memory, what this process itself takes (some 35 MiB) is the least that can be told.
+one. Of memory, what this process itself takes (some 35 MiB) is the least that can be told. Exit status 1 where one of
+the ratios that are promised (PROMISED) does not hold, or GoAccess is not there to compare with.
 """
 
 import argparse
@@ -26,6 +27,8 @@ from tests.unit.access_lines import AGENTS, Lines, drawn
 
 PROGRAM = PROJECT / "roles" / "access_count" / "files" / "count.py"
 LEAST = 2_000_000
+# Way → how many times as fast as GoAccess; MiB a process; .gz against plain.
+PROMISED, MOST_MIB, MOST_PACKED = {"counter, 1 process": 2.5, "counter, 2 processes": 4.0}, 256, 1.6
 ALSO = """counter: by the hour hits, bytes, status, kind, class and outcome; every path, client and visitor, exactly; a
   sorted partial with keyed digests on disk. mawk: hits a minute, status, bytes, paths, clients, visitors, in tables
   that are then dropped. GoAccess computes besides: referrers, time ranges, browsers, systems, not-found pages, response
@@ -103,8 +106,8 @@ def ways(log: Path, packed: Path, out: Path) -> dict[str, list[str] | None]:
     }
 
 
-def main() -> None:
-    """Measure, and print the table."""
+def main() -> int:
+    """Measure, and print the table; return the exit status."""
     words = argparse.ArgumentParser(description="How fast accesses are counted.")
     words.add_argument("--lines", type=int, default=LEAST)
     words.add_argument("--rounds", type=int, default=5)
@@ -133,6 +136,10 @@ def main() -> None:
         print(f"{lines:,} lines, {log.stat().st_size / 1e6:,.0f} MB, median of {given.rounds}\n")
         show(lines, seconds, memory)
         print(f"\n{ALSO}")
+        missed = broken(seconds, memory)
+        for why in missed:
+            print(f"not as promised: {why}", file=sys.stderr)
+        return 1 if missed else 0
 
 
 def show(lines: int, seconds: dict[str, list[float]], memory: dict[str, int]) -> None:
@@ -150,5 +157,20 @@ def show(lines: int, seconds: dict[str, list[float]], memory: dict[str, int]) ->
     print(f"\n.gz takes {packed / plain:.2f} of the time of the plain file")
 
 
+def broken(seconds: dict[str, list[float]], memory: dict[str, int]) -> list[str]:
+    """Return which promises do not hold."""
+    if not seconds["GoAccess"]:
+        return ["GoAccess is not installed: apt-get install goaccess"]
+    took = {way: statistics.median(all_of_it) for way, all_of_it in seconds.items() if all_of_it}
+    missed = [
+        f"{way} is {took['GoAccess'] / took[way]:.1f} times as fast as GoAccess, not {least}"
+        for way, least in PROMISED.items() if took["GoAccess"] < least * took[way]
+    ]  # fmt: skip
+    missed += [f"{way} takes {memory[way]} MiB a process, not under {MOST_MIB}" for way in took
+               if way.startswith("counter") and memory[way] >= MOST_MIB]  # fmt: skip
+    plain, packed = took["counter, 1 process"], took["counter, 1 process, .gz"]
+    return missed + [f".gz takes {packed / plain:.2f} of the time of plain"] * (packed > MOST_PACKED * plain)
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
