@@ -18,9 +18,9 @@ from tests.unit.access_lines import HOSTILE, LB_HOSTILE, LB_MALFORMED, MALFORMED
 
 ALL = bool(os.environ.get("HIKESHI_TEST_ALL"))
 SEED = int(os.environ.get("HIKESHI_TEST_SEED", "0")) or random.randrange(10**6)
-LINES = 1_000_000 if ALL else 100_000
+LINES = 1_000_000
 BAD_FILES = 10_000 if ALL else 1_000
-MANY = 2_500_000 if ALL else 250_000
+MANY = 2_500_000 if ALL else 500_000
 
 
 @pytest.fixture(autouse=True)
