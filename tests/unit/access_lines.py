@@ -165,6 +165,17 @@ HOSTILE: dict[str, Kind] = {
     "a client of 5 kB": lambda of: of.combined(client=b"x" * 5000),
     "a virtual host before it": lambda of: of.combined(before=b"www.shop.example:443 "),
     "a virtual host before IPv6": lambda of: of.combined(before=b"www.shop.example:80 ", client=b"2001:db8::9"),
+    "a virtual host without a port": lambda of: of.combined(before=b"www.shop.example "),
+    "a virtual host that is an address": lambda of: of.combined(before=b"203.0.113.4 "),
+    "a virtual host before a name": lambda of: of.combined(before=b"shop ", client=b"host-1.example.net"),
+    "a virtual host, and a user with spaces": lambda of: of.combined(before=b"www.shop.example ", user=b"a b - c"),
+    "a virtual host, and an empty user": lambda of: of.combined(before=b"www.shop.example ", user=b'""'),
+    "a name, and a user like a host": lambda of: of.combined(client=b"host-1.example.net", user=b"b 9.9.9.9"),
+    "a list of addresses": lambda of: of.combined(client=b"203.0.113.9, 10.0.0.1, 198.18.0.7"),
+    "a list of addresses without blanks": lambda of: of.combined(client=b"203.0.113.9,198.18.0.8"),
+    "a list of addresses behind a virtual host": lambda of: of.combined(
+        before=b"shop.example:80 ", client=b"unknown, 198.18.0.7"
+    ),
     "fields after it": lambda of: of.combined(after=b' "203.0.113.9, 10.0.0.1" 0.012 "-" . x'),
     "an agent that looks like fields": lambda of: of.combined(agent=rb"- [27/Nov/2026] GET / HTTP/1.1 200 5"),
     "common, without an agent": lambda of: of.common(),
@@ -187,6 +198,7 @@ MALFORMED: dict[str, Kind] = {
     "cut within the agent": lambda of: of.combined(agent=b"Mozilla/5.0")[:-4],
     "cut behind a backslash": lambda of: of.combined(agent=b"evil" + BACK)[:-1],
     "a quote that is not escaped": lambda of: of.combined(agent=b'a"b'),
+    "a list of addresses without its end": lambda of: of.combined(client=b"198.18.0.1,"),
     "no brackets": lambda of: of.combined().replace(b"[", b"").replace(b"]", b""),
     "a day that does not exist": lambda of: of.combined(when=b"31/Feb/2026:08:00:00 +0000"),
     "a month that does not exist": lambda of: of.combined(when=b"27/Nvo/2026:08:00:00 +0000"),
@@ -226,6 +238,8 @@ LB_HOSTILE: dict[str, Kind] = {
     "no syslog header": lambda of: of.haproxy().partition(b"]: ")[2],
     "another program's name": lambda of: of.haproxy().replace(b"haproxy[812]", b"hapee-lb[9]"),
     "a time in UTC": lambda of: _in_utc(of),
+    "RFC 5424": lambda of: _in_rfc_5424(of),
+    "a priority": lambda of: b"<134>" + of.haproxy(),
     "an open brace": lambda of: of.haproxy(cookies=b"{ -"),
     "a comma of a time": lambda of: of.haproxy(captures=b"{shop|x [27/Nov/2026:08:00:00.000] y} "),
 }  # fmt: skip
@@ -253,6 +267,14 @@ def _in_utc(of: Lines) -> bytes:
     now = time.gmtime(of.now)
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ lb1 haproxy[812]: ", now).encode()
     return of.haproxy(stamp=stamp, date=time.strftime("%d/%b/%Y:%H:%M:%S.123", now).encode())
+
+
+def _in_rfc_5424(of: Lines) -> bytes:
+    stamp = datetime.fromtimestamp(of.now, ZoneInfo("Asia/Kathmandu"))
+    return of.haproxy(
+        stamp=stamp.isoformat(timespec="microseconds").join(["<134>1 ", " lb1 haproxy 812 - - "]).encode(),
+        date=stamp.strftime("%d/%b/%Y:%H:%M:%S.123").encode(),
+    )
 
 
 def drawn(of: Lines, number: int, role: str = "w", odd: float = 0.03) -> list[bytes]:

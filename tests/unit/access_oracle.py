@@ -111,14 +111,28 @@ def minute(text: bytes, zone: ZoneInfo | None = None) -> int:
     return int(local.replace(second=0).timestamp()) // 60
 
 
+def hosts(first: bytes, second: bytes, rest: bytes) -> bool:
+    """Say whether the first of a line's words is a virtual host, and the second the client."""
+    if address(second) or second[-1:] == b",":
+        return True
+    return not address(first) and second != b"-" and rest[:2] == b"- " and rest[2:3] != b"["
+
+
 def web(line: bytes) -> Hit:
     """Read a line of a web server."""
     client, at = token(line, 0)
-    ident, at = token(line, at)
-    host, _, port = client.rpartition(b":")
-    if host and port.isdigit() and address(ident):  # the virtual host comes first
-        client = ident
-        ident, at = token(line, at)
+    second, behind = token(line, at)
+    hosted = client[-1:] != b"," and hosts(client, second, line[behind:])
+    if hosted:
+        client, at = second, behind
+    while client[-1:] == b",":  # a list of addresses, the last of which counts
+        client, at = token(line, at)
+    client = client.split(b",")[-1]
+    if not client:
+        raise Malformed
+    _, behind = token(line, at)
+    if not hosted or line[behind : behind + 1] != b"[":  # else there is a user, but nothing of the ident protocol
+        at = behind
     if line[at : at + 4] == b'"" [' and line[at + 30 : at + 33] == b'] "':
         when, at = line[at + 4 : at + 30], at + 33
     else:
@@ -194,6 +208,9 @@ def haproxy(line: bytes, zone: ZoneInfo) -> Hit:
     if not dot:
         raise Malformed
     stamp = words[0] if place > 1 else b""
+    if stamp[:1] == b"<":  # a priority, and perhaps the version of RFC 5424, before the time
+        stamp = stamp.partition(b">")[2]
+        stamp = words[1] if stamp.isdigit() else stamp
     if b"T" in stamp and stamp[:4].isdigit():
         offset = b"+00:00" if stamp.endswith(b"Z") else stamp[-6:]
         at = minute(date + b" " + offset.replace(b":", b""))
@@ -253,7 +270,8 @@ def slot(at: int, by: str, zone: ZoneInfo) -> int:
     if by == "hour":
         return at - local.minute
     if by == "day":
-        return int(local.replace(hour=0, minute=0).timestamp()) // 60
+        first = datetime(local.year, local.month, local.day, tzinfo=zone)  # of two midnights the first
+        return int(first.timestamp()) // 60
     return at
 
 

@@ -83,6 +83,68 @@ def test_a_malformed_line_of_the_load_balancer_is_none(kind: str, tmp_path: Path
     check(count(tmp_path, "files", "--sorry-backend", "sorry", tmp_path / "haproxy.log"), truth)
 
 
+@pytest.mark.parametrize(
+    ("front", "client"),
+    [
+        (b"www.shop.example %b - -", b"198.18.0.%d"),
+        (b"203.0.113.4 %b - bob", b"198.18.0.%d"),
+        (b"www.shop.example %b - - -", b"198.18.0.%d"),
+        (b"www.shop.example %b -", b"198.18.0.%d"),
+        (b"shop %b - -", b"host-%d.example.net"),
+        (b"www.shop.example:443 %b - -", b"host-%d.example.net"),
+        (b"%b - -", b"host-%d.example.net"),
+        (b"%b - a b c", b"host-%d.example.net"),
+        (b"%b www.shop.example - -", b"198.18.0.%d"),
+        (b"spoofed, 10.0.0.1, %b - -", b"198.18.0.%d"),
+        (b"www.shop.example spoofed, %b - -", b"2001:db8::%d"),
+    ],
+)
+def test_the_client_is_who_asked(front: bytes, client: bytes, tmp_path: Path) -> None:
+    clients = [client % number for number in range(1, 101)]
+    rest = b' [27/Nov/2026:08:00:00 +0000] "GET / HTTP/1.1" 200 5 "-" "Mozilla"\n'
+    (tmp_path / "access.log").write_bytes(b"".join(front % one + rest for one in clients))
+    made = count(tmp_path, "files", tmp_path / "access.log")
+    assert made.head["malformed"] == 0 and made.clients == {("wp", one): 1 for one in clients}
+
+
+def test_of_a_list_of_addresses_no_comma_is_a_client(tmp_path: Path) -> None:
+    (tmp_path / "access.log").write_bytes(b'a, - - [27/Nov/2026:08:00:00 +0000] "GET / HTTP/1.1" 200 5\n')
+    made = count(tmp_path, "files", tmp_path / "access.log")
+    assert made.head["malformed"] == 1 and not made.clients
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"2026-11-27T08:00:01.000001+09:00 lb1 haproxy[812]:",
+        b"<134>1 2026-11-27T08:00:01.000001+09:00 lb1 haproxy 812 - -",
+        b"<134>2026-11-27T08:00:01+09:00 lb1 haproxy[812]:",
+    ],
+)
+def test_a_syslog_header_that_names_a_zone_is_used(header: bytes, tmp_path: Path) -> None:
+    line = b' 1.2.3.4:5 [27/Nov/2026:08:00:00.000] f b/s 0/0/0/0/0 200 1 - - ---- 1/1/1/1/0 0/0 {x} "GET / HTTP/1.1"\n'
+    (tmp_path / "haproxy.log").write_bytes(header + line)
+    made = count(tmp_path, "files", "--by", "minute", "--log-zone", "America/Lima", tmp_path / "haproxy.log")
+    assert [at for at, *_ in made.numbers] == [(NOW - 3600) // 60]
+
+
+def test_an_address_logged_in_two_ways_is_one_visitor(tmp_path: Path) -> None:
+    rest = b'198.18.0.7 - - [27/Nov/2026:08:00:00 +0000] "GET / HTTP/1.1" 200 5 "-" "Mozilla"\n'
+    (tmp_path / "access.log").write_bytes(rest + b"::ffff:" + rest)
+    made = count(tmp_path, "files", tmp_path / "access.log")
+    assert made.clients == {("wp", b"198.18.0.7"): 2} and sum(map(len, made.visitors.values())) == 1
+
+
+def test_a_day_whose_midnight_comes_twice_is_one(tmp_path: Path) -> None:
+    """At 01:00 of 2026-11-01 (05:00 UTC) Havana's clocks go back to midnight: a day of 25 hours, from 04:00 UTC on."""
+    line = b'1.2.3.4 - - [%b:30:00 +0000] "GET / HTTP/1.1" 200 5\n'
+    hours = [b"01/Nov/2026:%02d" % hour for hour in range(24)] + [b"02/Nov/2026:%02d" % hour for hour in range(6)]
+    (tmp_path / "access.log").write_bytes(b"".join(line % hour for hour in hours))
+    made = count(tmp_path, "files", "--by", "day", "--zone", "America/Havana", tmp_path / "access.log")
+    first = 1793505600 // 60  # 2026-11-01 04:00 UTC
+    assert {at: hits for (at, *_), (hits, _) in made.numbers.items()} == {first - 1440: 4, first: 25, first + 1500: 1}
+
+
 def rotated(folder: Path, name: str, data: bytes, cuts: list[int]) -> list[Path]:
     """Write a log as three rotations left it: .gz, .zst, plain, and the one that is written to, its end cut off."""
     pieces = [data[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(data)], strict=True)]

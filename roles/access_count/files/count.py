@@ -89,15 +89,15 @@ YEARS = range(1971, 2200)  # whose minutes have nine digits at most
 # length. The last alternative takes a line that is not the usual one whole; `careful` looks at it again.
 Q = rb'[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+'  # within quotes; Apache escapes a quote by \", nginx by \x22
 WEB_FAST = re.compile(
-    rb'(?:([^\s"]++) - (?:-|[^\s"\\\[]++|"") \[([^\]"\n]{26})\] '
+    rb'(?:([^\s",]++) - (?:-|[^\s"\\\[]++|"") \[([^\]"\n]{26})\] '
     # Of a request what stands before its query: there are far fewer of these, and each is looked at once.
     rb'"([A-Z][A-Z_-]{0,29} [^"\\\s?]++)(?:\?' + Q + rb')?+(?: HTTP/\d(?:\.\d)?)?+" (\d{3}) (\d{1,20}+|-)'
     rb'(?: "' + Q + rb'" "(' + Q + rb')"|(?! "))(?: [^\n]*+)?+|([^\n]*+))\n'
 )  # fmt: skip
-VHOST = rb'(?:[^\s"]+:\d+ (?=[0-9A-Fa-f]*[.:][0-9A-Fa-f.:]* ))?'
-WEB_EMPTY_USER = re.compile(VHOST + rb'([^\s"]+) [^\s"]+ "" \[([^\]"]{26})\] "')
+WEB_EMPTY_USER = re.compile(rb'([^\s"]+) ([^\s"]+) ((?:[^\s"]+ )*+)"" \[([^\]"]{26})\] "')
 # Neither a user's name nor anything else before the request holds a quote: the time is what stands right before it.
-WEB_HEAD = re.compile(VHOST + rb'([^\s"]+) [^\s"]+ ([^"\\]*+(?:\\.[^"\\]*+)*+)"', re.DOTALL)
+WEB_HEAD = re.compile(rb'([^\s"]+) ([^\s"]+) ([^"\\]*+(?:\\.[^"\\]*+)*+)"', re.DOTALL)
+ADDRESS = re.compile(rb"[0-9A-Fa-f]*[.:][0-9A-Fa-f.:]*")
 WEB_TAIL = re.compile(
     rb"(" + Q + rb')" (\d{3}) (\d{1,20}|-)(?: "' + Q + rb'" "(' + Q + rb')"|(?! "))(?: .*+)?\Z', re.DOTALL
 )
@@ -106,10 +106,13 @@ LB_FRONT = (
 )
 LB_BACK = rb'([A-Za-z-]{4}) [\d/+]+ [\d/]+ (?:\{([^{}"\n]*+)\} )?(?:\{[^{}"\n]*+\} )?'
 LB_FAST = re.compile(
-    rb'(?:(?:([^ \n]+) [^\n\["]*\[\d+\]: )?' + LB_FRONT + rb'[^\s"]+ [^\s"]+ ' + LB_BACK
+    rb'(?:(?:([^ <\n][^ \n]*) [^\n\["]*\[\d+\]: )?' + LB_FRONT + rb'[^\s"]+ [^\s"]+ ' + LB_BACK
     + rb'"([A-Z][A-Z_-]{0,29} [^"\s?]++)(?:\?[^"\n]*+)?+(?: HTTP/\d(?:\.\d)?)?+"(?: [^\n]*+)?+|([^\n]*+))\n'
 )  # fmt: skip
-LB_HEAD = re.compile(rb'(?:([^\s"]+) [^\["]*\[\d+\]: |([^\s"]+) (?:[^\["]* )??|)' + LB_FRONT)
+# Before syslog's time there may be a priority, and in RFC 5424 a version.
+LB_HEAD = re.compile(
+    rb'(?:<\d{1,3}>(?:\d{1,2} )?)?+(?:([^\s"]+) [^\["]*\[\d+\]: |([^\s"]+) (?:[^\["]* )??|)' + LB_FRONT
+)
 # What stands in a cookie may look like this too, but comes before it: HAProxy writes a quote in anything as #22.
 LB_END = re.compile(rb" " + LB_BACK + rb"\Z")
 CLIENT = {WEB_FAST: 0, LB_FAST: 1}  # which group is never empty in a line that was read
@@ -195,19 +198,39 @@ def shortened(text, most=TEXT_MOST):
     return b"%b...%b.%d" % (text[: most // 2], hashlib.blake2b(text, digest_size=16).hexdigest().encode(), len(text))
 
 
+def client_of(first, second, others):
+    """Return the client, by the fields of a line before its time: a virtual host may stand before it.
+
+    Then there is a field more than client, ident and user, and ident, which nobody fills in any more, is no dash or is
+    an address. A user's name may hold blanks, but comes after these. Of a list that X-Forwarded-For brought only the
+    last address was written by the server's own proxy; those before it may be anybody's words.
+    """
+    fields = [first, second, *others]
+    named = len(others) > 1 and second != b"-" and others[0] == b"-" and not ADDRESS.fullmatch(first)
+    if not first.endswith(b",") and (named or second.endswith(b",") or ADDRESS.fullmatch(second)):
+        del fields[0]
+    place = next((place for place, field in enumerate(fields) if not field.endswith(b",")), 0)
+    client = fields[place].rpartition(b",")[2]
+    if (place and len(fields) < place + 3) or len(client.split()) != 1 or b'"' in client:
+        raise ValueError("no client, but a list of addresses without its end")
+    return client
+
+
 def careful_web(line):
     """Return (client, time, request, status, bytes, agent) of a line of a web server; raise ValueError, saying why."""
     found = WEB_EMPTY_USER.match(line)
     if found:
-        client, when = found.groups()
+        first, second, others, when = found.groups()
+        others += b'""'
     else:
         found = WEB_HEAD.match(line)
         if not found:
             raise ValueError("no client, or no request within quotes")
-        client, before = found.groups()
+        first, second, before = found.groups()
         if before[-2:] != b"] " or before[-30:-28] != b" [" or len(before) < 31:
             raise ValueError("no user and time before the request")
-        when = before[-28:-2]
+        others, when = before[:-30], before[-28:-2]
+    client = client_of(first, second, others.split(b" "))
     rest = WEB_TAIL.match(line, found.end())
     if not rest:
         raise ValueError("no end of the request, status, bytes, or an open quote after them")
@@ -279,7 +302,8 @@ class Window:
         local = datetime.datetime.fromtimestamp(minute * 60, self.zone)
         if self.by == "hour":
             return minute - local.minute
-        return int(local.replace(hour=0, minute=0).timestamp()) // 60
+        # Where midnight comes twice, the day begins with the first.
+        return int(local.replace(hour=0, minute=0, fold=0).timestamp()) // 60
 
     def as_data(self):
         """Return it as plain data."""
@@ -352,12 +376,14 @@ class Cells:
                          for (path, group), hits in paths.items())  # fmt: skip
                 clients.clear()
             for visitor, hits in visitors.items():
-                client, (group, agent) = visitor
+                logged, (group, agent) = visitor
                 name = known.get(visitor)
-                client = client.removeprefix(b"::ffff:")
+                client = logged.removeprefix(b"::ffff:")
                 if name is None:
                     name = known[visitor] = of(b"v", b"%d %b%b" % (len(client), client, agent))
-                made.append(b"v %b %b %b\t" % (name, slot, group))
+                # One that was logged in both ways is one visitor.
+                if len(client) == len(logged) or (client, visitor[1]) not in visitors:
+                    made.append(b"v %b %b %b\t" % (name, slot, group))
                 both = client, group
                 clients[both] = clients.get(both, 0) + hits
             visitors.clear()
