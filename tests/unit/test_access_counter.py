@@ -327,6 +327,51 @@ def test_a_copy_is_counted_once(tmp_path: Path) -> None:
     assert len(made.head["problems"]) == 4
 
 
+def zst(data: bytes) -> bytes:
+    return subprocess.run(["zstd", "-qc"], input=data, stdout=subprocess.PIPE, check=True).stdout
+
+
+def test_of_copies_the_one_that_holds_most_is_counted(tmp_path: Path) -> None:
+    """Whatever it takes on disk: a plain one that is short, a packed one that is whole, a packed one that is cut."""
+    lines = drawn(Lines(SEED), 3000, odd=0)
+    data, short = text(lines), text(lines[:1000])
+    packed = gzip.compress(data, 0)  # greater than the whole, even when cut
+    files = {
+        "a": {"snapshot.log": short, "access.log.1.gz": gzip.compress(data)},
+        "b": {"cut.gz": packed[: len(packed) * 2 // 3], "whole.zst": zst(data)},
+        "c": {"cut.gz": packed[: len(packed) * 2 // 3], "plain.log": short},
+    }
+    for folder, some in files.items():
+        (tmp_path / folder).mkdir()
+        for name, content in some.items():
+            (tmp_path / folder / name).write_bytes(content)
+    for folder in "ab":
+        for order in (1, -1):
+            made = count(tmp_path, "files", *sorted((tmp_path / folder).iterdir())[::order])
+            check(made, oracle.count(oracle.read(data, "w")))
+            assert [item["why"][:12] for item in made.head["problems"]] == ["the same log"]
+    made = count(tmp_path, "files", *(tmp_path / "c").iterdir())
+    assert 1500 < made.head["counted"] < 2500 and len(made.head["files"]) == 1
+
+
+def alike(of: Lines) -> bytes:
+    """Return more than the first bytes by which a log is looked for: a health check's lines, all of one second."""
+    line = of.combined(client=b"10.0.0.1", request=b"GET /healthz HTTP/1.1", agent=b"hikeshi-health-check")
+    return text([line] * 60)
+
+
+def test_two_logs_that_only_begin_alike_are_two(tmp_path: Path) -> None:
+    of = Lines(SEED)
+    begin = alike(of)
+    logs = [begin + text(drawn(of, number, odd=0)) for number in (500, 300, 400)]
+    (tmp_path / "one.log").write_bytes(logs[0])
+    (tmp_path / "two.log").write_bytes(logs[1])
+    (tmp_path / "three.log.gz").write_bytes(gzip.compress(logs[2]))
+    made = count(tmp_path, "files", *tmp_path.glob("*.log*"))
+    check(made, oracle.count(oracle.read(b"".join(logs), "w")))
+    assert made.head["problems"] == []
+
+
 def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     data = text(drawn(Lines(SEED), 2000, odd=0))

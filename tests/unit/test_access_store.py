@@ -275,6 +275,73 @@ def test_a_compressed_file_that_is_not_whole_yet(tmp_path: Path) -> None:
     check(count(tmp_path, "answer", *words, "--by", "minute"), server.truth(by="minute"))
 
 
+def test_logs_that_only_begin_alike_are_not_one(tmp_path: Path) -> None:
+    """One at a time, both at once, and grown, renamed and compressed since; each line of both is counted once."""
+    of = Lines(SEED)
+    begin = b"".join([of.combined(agent=b"hikeshi-health-check") + b"\n"] * 60)
+    folder = tmp_path / "log"
+    folder.mkdir()
+    words = ["--store", str(tmp_path / "store"), "--glob", f"{folder}/*"]
+    written = dict.fromkeys(("a.log", "b.log", "c.log"), begin)
+
+    def write(*names: str, number: int = 200) -> None:
+        for name in names:
+            written[name] += b"".join(line + b"\n" for line in drawn(of, number, odd=0))
+            (folder / name).write_bytes(written[name])
+
+    def right(*names: str) -> None:
+        made = count(tmp_path, "answer", *words, "--by", "minute")
+        check(made, oracle.count(oracle.read(b"".join(written[name] for name in names), "w"), by="minute"))
+        assert made.head["problems"] == made.head["losses"] == []
+
+    write("a.log", number=900)
+    right("a.log")
+    write("b.log")
+    right("a.log", "b.log")
+    write("b.log", "c.log")
+    right("a.log", "b.log", "c.log")
+    write("a.log", "b.log", number=5)
+    for name in ("a.log", "b.log"):
+        (folder / f"{name}.1.gz").write_bytes(gzip.compress(written[name]))
+        (folder / name).unlink()
+    right("a.log", "b.log", "c.log")
+
+
+def test_a_shorter_copy_of_what_was_counted_is_not_counted_again(tmp_path: Path) -> None:
+    server = Server(tmp_path / "log", SEED)
+    words = ["--store", str(tmp_path / "store"), *server.patterns()]
+    server.write(300)
+    server.finish_line()
+    take_in(*words)
+    for part in (1000, 20_000):  # less and more than the first bytes by which a log is looked for
+        (server.folder / "access.log.copy").write_bytes(server.written[:part])
+        (server.folder / "access.log.copy.gz").write_bytes(gzip.compress(server.written[:part]))
+        made = count(tmp_path, "answer", *words, "--by", "minute")
+        check(made, server.truth(by="minute"))
+        assert [item["why"][:12] for item in made.head["problems"]] == ["the same log"] * 2
+    server.log.rename(tmp_path / "elsewhere")
+    (server.folder / "access.log.copy").write_bytes(server.written[:1000])
+    made = count(tmp_path, "answer", *words, "--by", "minute")
+    check(made, server.truth(by="minute"))
+    assert ["taken for a copy" in item["why"] for item in made.head["problems"]] == [True, True]
+    assert len(made.head["losses"]) == 1
+
+
+def test_copies_that_are_new_to_the_store_are_counted_once(tmp_path: Path) -> None:
+    server = Server(tmp_path / "log", SEED)
+    words = ["--store", str(tmp_path / "store"), *server.patterns()]
+    server.write(3000)
+    server.finish_line()
+    server.log.unlink()
+    packed = gzip.compress(server.written)
+    (server.folder / "access.log.copy").write_bytes(server.written[:20_000])
+    (server.folder / "access.log.1.gz").write_bytes(packed)
+    (server.folder / "access.log.2.gz").write_bytes(packed[:-3000])
+    made = count(tmp_path, "answer", *words, "--by", "minute")
+    check(made, server.truth(by="minute"))
+    assert len(made.head["files"]) == 1 and len(made.head["problems"]) == 2
+
+
 def test_only_what_was_counted_is_trimmed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     server = Server(tmp_path / "log", SEED)
     words = ["--store", str(tmp_path / "store"), *server.patterns()]

@@ -63,7 +63,7 @@ SCHEMA = 1
 KEY = "HIKESHI_COUNT_KEY"
 BLOCK = 256 << 10
 LINE_MOST = 1 << 20  # bytes of a line; a longer one is malformed, and is not held in memory
-HEAD = 4096  # bytes by which a log is known, and as many before the place where reading ended
+HEAD = 4096  # bytes by which a log is looked for, and as many before the place where reading ended
 TEXT_MOST = 400  # bytes of a path or an agent that are kept; the digest of a longer one stands for the rest
 CLIENT_MOST = 200
 SAMPLES, SAMPLE_MOST = 8, 300
@@ -782,6 +782,14 @@ class Log:
         """Return bytes as they lie on disk."""
         return os.pread(self.file.fileno(), length, start)
 
+    def piece(self, start, length):
+        """Return so many of its bytes, decompressed, or as many as there are from there on."""
+        data = b""
+        with contextlib.closing(self.chunks(start, HEAD)) as chunks:
+            while len(data) < length and (chunk := next(chunks, b"")):
+                data += chunk
+        return data[:length]
+
     def name(self, key):
         """Return by what the log is called in partials: the digest of its first line."""
         return fingerprint(key, self.head.partition(b"\n")[0])
@@ -886,10 +894,48 @@ def fingerprint(key, data):
     return hashlib.blake2b(data, key=key, digest_size=16, person=b"head").hexdigest()
 
 
-def same(one, two):
-    """Say whether two heads are of one log, one of which may have been written further."""
-    least = min(len(one), len(two))
-    return least > 0 and one[:least] == two[:least]
+def longer(one, two):
+    """Return which of two logs begins with all that the other holds; None where they differ.
+
+    Of a compressed one that is cut off, all is what can be read. Where both hold the same, the plain one is taken.
+    """
+    least = min(len(one.head), len(two.head))
+    if not least or one.head[:least] != two.head[:least]:
+        return None
+    if os.path.samestat(one.stat, two.stat):
+        return one
+    with contextlib.closing(one.chunks(0)) as ones, contextlib.closing(two.chunks(0)) as twos:
+        mine, others = next(ones, b""), next(twos, b"")
+        while mine and others:
+            least = min(len(mine), len(others))
+            if mine[:least] != others[:least]:
+                return None
+            mine = mine[least:] or next(ones, b"")
+            others = others[least:] or next(twos, b"")
+    if mine or others:
+        return one if mine else two
+    return min(one, two, key=lambda log: (log.kind != "plain", log.cut))
+
+
+def grouped(logs, problems):
+    """Return the logs in groups of copies, of each the one first that holds most; tell which are counted by another."""
+    groups = []
+    for log in logs:
+        for group in groups:
+            most = longer(group[0], log)
+            if most:
+                group.insert(0 if most is log else 1, log)
+                break
+        else:
+            groups.append([log])
+    for most, *copies in groups:
+        problems.extend(copy_of(copy, most) for copy in copies)
+    return groups
+
+
+def copy_of(log, most):
+    """Return the words on a log all of which another one begins with."""
+    return {"path": log.path, "why": f"the same log as {most.path}, and counted once"}
 
 
 # Counting some files
@@ -926,17 +972,9 @@ def units(logs, processes):
 
 def count_files(paths, words, key, window):
     """Return (header, lines) of a partial of these files, each log once, whatever copies of it there are."""
-    problems, chosen = [], []
-    for log in reversed(opened(paths, problems)):
-        twin = next((other for other in chosen if same(other.head, log.head)), None)
-        if twin is None:
-            chosen.append(log)
-            continue
-        # A compressed copy may not be whole yet while the plain one is still there.
-        keep, drop = sorted((log, twin), key=lambda one: (one.kind != "plain", -one.stat.st_size))
-        chosen[chosen.index(twin)] = keep
-        problems.append({"path": drop.path, "why": f"the same log as {keep.path}, and counted once"})
-    chosen.reverse()
+    problems = []
+    logs = opened(paths, problems)
+    chosen = [most for most, *_ in grouped(logs, problems)]
     work = list(units(chosen, words.processes))
     told = Progress(words, sum(log.stat.st_size for log in chosen))
     if words.processes > 1 and len(work) > 1:
@@ -946,7 +984,7 @@ def count_files(paths, words, key, window):
         reader = Reader(cells, **options_of(words))
         files = [read_unit(reader, unit, key, told.add) for unit in work]
         lines = cells.all()
-    for log in chosen:
+    for log in logs:
         log.close()
     return header(words, key, window, files, problems), lines
 
@@ -1191,22 +1229,22 @@ class Store:
         cells = new_cells(words, self.key, EVERY_MINUTE, fine=True)
         reader = Reader(cells, **options_of(words))
         told = Progress(words, sum(log.stat.st_size for log in logs))
-        files, live = [], {}
-        for log in logs:  # which logs have been seen before, by what they begin with
-            log.stream = self._known(log, streams)
-            if log.stream is None and log.head:
-                twin = next((other for other in logs if other.stream is not None and not other.stream["offset"]
-                             and same(other.head, log.head)), None)  # fmt: skip
-                log.stream = twin.stream if twin else self._new(log, streams)
-            if log.stream is not None:
-                live.setdefault(id(log.stream), []).append(log)
+        files = []
+        live, new = self._live(logs, streams, problems)
         for stream in list(streams):
-            copies = live.get(id(stream), [])
+            copies = live[id(stream)]
             if not copies and asked_for(stream["path"], words):
                 self._look_for_loss(stream, logs, losses)
-            # A plain one first, and the longest: a compressed one may still be being written.
-            for log in sorted(copies, key=lambda log: (log.kind != "plain", -log.stat.st_size)):
-                files += self._read(log, stream, reader, told, streams)
+            for log in copies:
+                if log.seen in stream["seen"]:
+                    stream["path"], stream["kind"] = log.path, log.kind
+            # Two that go on differently from where reading ended are two logs, of which one is new.
+            mine, *others = grouped([log for log in copies if log.seen not in stream["seen"]], problems) or [[]]
+            new += others
+            if mine:
+                files.append(self._read(mine, stream, reader, told, streams))
+        for group in new:
+            files.append(self._read(group, self._new(group[0], streams), reader, told, streams))
         for log in logs:
             log.close()
         kept = [stream for stream in streams if not self._forgotten(stream, keep_days)]
@@ -1246,20 +1284,52 @@ class Store:
         why = f"part of what it holds was read with other settings, and stays so: {', '.join(other)}"
         return [{"path": self.folder, "why": why}]
 
+    def _live(self, logs, streams, problems):
+        """Return the logs of each record (its id → logs), and groups of those that are new; tell of copies."""
+        live, unknown, new = collections.defaultdict(list), [], []
+        for log in logs:
+            stream, ahead = self._known(log, streams)
+            if stream:
+                live[id(stream)].append(log)
+            elif log.head:
+                unknown.append((log, ahead))
+        known = [(stream, log) for stream in streams for log in live[id(stream)]]
+        for log, ahead in unknown:
+            stream, most = next(((stream, one) for stream, one in known if longer(one, log) is one), (None, None))
+            # Nothing that is there says whether it is how that log went on.
+            unclear = next((one for one in ahead if all(longer(other, log) is log for other in live[id(one)])), None)
+            if stream:
+                problems.append(copy_of(log, most))
+                self._note_seen(log, stream)
+            elif unclear:
+                problems.append({
+                    "path": log.path, "why": f"it begins as {unclear['path']} did, of which more was counted and which "
+                    "is not there to compare: taken for a copy, and not counted",
+                })  # fmt: skip
+            else:
+                new.append(log)
+        return live, grouped(new, problems)
+
     def _known(self, log, streams):
-        """Return the record of the log that this file is or was copied from."""
+        """Return (the record of the log that this file is or goes on with, records that it is too short for).
+
+        It begins as that log did, and holds the same before the place where reading ended.
+        """
         for stream in streams:
             if log.seen in stream["seen"]:
-                return stream
+                return stream, []
         fits = [stream for stream in streams if 0 < stream["head_length"] <= len(log.head)
                 and fingerprint(self.key, log.head[: stream["head_length"]]) == stream["head"]]  # fmt: skip
+        name = log.name(self.key)
+        ahead = [stream for stream in streams if len(log.head) < stream["head_length"] and stream["name"] == name]
         for stream in sorted(fits, key=lambda stream: -stream["offset"]):
-            if log.kind != "plain" or log.stat.st_size < stream["offset"]:
-                return stream  # the place where reading ended is compared when it is read
             length = stream["tail_length"]
-            if fingerprint(self.key, log.at(stream["offset"] - length, length)) == stream["tail"]:
-                return stream
-        return None
+            tail = log.piece(stream["offset"] - length, length)
+            if fingerprint(self.key, tail) == stream["tail"]:
+                return stream, []
+            if len(tail) < length:
+                ahead.append(stream)
+        return None, ahead
 
     def _new(self, log, streams):
         stream = {
@@ -1271,13 +1341,9 @@ class Store:
         streams.append(stream)
         return stream
 
-    def _read(self, log, stream, reader, told, streams):
-        """Read what is new of a log; return a record of it."""
-        if log.seen in stream["seen"]:
-            stream["path"], stream["kind"] = log.path, log.kind
-            return []
-        if log.kind == "plain" and log.stat.st_size < stream["offset"]:
-            return []  # a copy that was made before the last count
+    def _read(self, copies, stream, reader, told, streams):
+        """Read what is new of a log, in the first of its copies; return a record of it."""
+        log = copies[0]
         counted = Counted(log.path)
         counted.kind, counted.size, counted.start = log.kind, log.stat.st_size, stream["offset"]
         counted.end = stream["offset"]
@@ -1285,8 +1351,8 @@ class Store:
         counted.format = stream["format"]
         reader.read(keep.chunks(told.add), counted, reader.parser_of(stream["format"]))
         counted.note = log.note
-        if keep.other:  # it begins as another log did, and goes on otherwise
-            return self._read(log, self._new(log, streams), reader, told, streams)
+        if keep.other:  # it was truncated, and written anew, since it was looked at
+            return self._read([log], self._new(log, streams), reader, told, streams)
         counted.stream = stream["name"]
         data = counted.as_data()
         for name in ("counted", "malformed", "outside"):
@@ -1308,10 +1374,15 @@ class Store:
             stream["head"] = fingerprint(self.key, log.head[: stream["head_length"]]) if counted.end else ""
             tail = keep.tail(counted.end)
             stream["tail_length"], stream["tail"] = len(tail), fingerprint(self.key, tail)
+        for copy in copies[1:] if data["pending"] else copies:
+            self._note_seen(copy, stream)
+        return data
+
+    def _note_seen(self, log, stream):
+        """Note that all a file holds was counted."""
         # One that is being compressed now may have the same size and time when it is looked at again.
-        whole = not log.cut and time.time_ns() - log.stat.st_mtime_ns > 2_000_000_000
-        stream["seen"] = [*stream["seen"][-7:], log.seen] if whole and not data["pending"] else stream["seen"]
-        return [data]
+        if not log.cut and time.time_ns() - log.stat.st_mtime_ns > 2_000_000_000:
+            stream["seen"] = [*stream["seen"][-7:], log.seen]
 
     def _look_for_loss(self, stream, logs, losses):
         """Tell when a log that was being written to is gone: what came after we read it last may be lost."""
