@@ -16,7 +16,7 @@ import pytest
 
 from tests.unit import access_oracle as oracle
 from tests.unit.access_counter import KEY, check, count, program
-from tests.unit.access_lines import Lines, drawn
+from tests.unit.access_lines import NOW, Lines, drawn
 
 ALL = bool(os.environ.get("HIKESHI_TEST_ALL"))
 RUNS = 500 if ALL else 50
@@ -320,7 +320,6 @@ def test_a_shorter_copy_of_what_was_counted_is_not_counted_again(tmp_path: Path)
         check(made, server.truth(by="minute"))
         assert [item["why"][:12] for item in made.head["problems"]] == ["the same log"] * 2
     server.log.rename(tmp_path / "elsewhere")
-    (server.folder / "access.log.copy").write_bytes(server.written[:1000])
     made = count(tmp_path, "answer", *words, "--by", "minute")
     check(made, server.truth(by="minute"))
     assert ["taken for a copy" in item["why"] for item in made.head["problems"]] == [True, True]
@@ -382,7 +381,39 @@ def test_old_days_are_dropped_when_segments_are_joined(tmp_path: Path) -> None:
         made = count(tmp_path, "answer", *words)
     state = json.loads((tmp_path / "store" / "state.json").read_text())
     assert len(state["segments"]) <= 4
-    assert sum(hits for hits, _ in made.numbers.values()) < made.head["counted"]
+    assert sum(hits for hits, _ in made.numbers.values()) == made.head["counted"] > 0
+    assert f"{state['dropped']} accesses were too old" in made.head["problems"][0]["words"] and state["dropped"] > 0
+
+
+def test_the_sums_hold_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log a day, gone a week later; 90 days are kept, then 400, over more days than that."""
+    for keep, days in ((90, 240), (400, 431)):
+        folder = tmp_path / str(keep)
+        folder.mkdir()
+        words = ["--store", str(folder / "store"), "--keep-days", str(keep), "--glob", f"{folder}/*.log*"]
+        of = Lines(SEED)
+        of.pace = 3600
+        said: list[str] = []
+        for day in range(days):
+            now = NOW + day * 86400
+            of.now = float(now)
+            monkeypatch.setattr(program.time, "time", lambda now=now: now + 90000)
+            log = folder / f"access.log.{day}"
+            # One in ten is malformed, and each week one breaks off in the middle of a line.
+            data = b"".join(line + b"\n" for line in drawn(of, 9, odd=0.05))
+            log.write_bytes(data[: -9 if day % 7 == 3 else None])
+            os.utime(log, (now, now))
+            if day >= 7:
+                (folder / f"access.log.{day - 7}").unlink()
+            take_in(*words)
+            if day % 10 == 0:
+                made = count(folder, "answer", *words, "--by", "all")
+                head = made.head
+                assert head["lines"] == head["counted"] + head["malformed"] + head["pending"]
+                assert sum(hits for hits, _ in made.numbers.values()) == head["counted"] > 0
+                said = [item["words"] for item in head["problems"]]
+        assert any("gone too long" in words for words in said), said
+        assert any("too old" in words for words in said) or keep == 400, said
 
 
 def two_partials(tmp_path: Path) -> tuple[Path, bytes, bytes]:

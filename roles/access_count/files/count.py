@@ -68,6 +68,7 @@ TEXT_MOST = 400  # bytes of a path or an agent that are kept; the digest of a lo
 CLIENT_MOST = 200
 SAMPLES, SAMPLE_MOST = 8, 300
 FORMAT_LINES, HTTPLOG = 50, "HAProxy httplog"
+FATES = ("lines", "counted", "malformed", "pending")  # the first is the sum of the others
 MEMO_MOST, MEMO_TEXT_MOST = 20_000, 1024
 ENTRY = 260  # bytes that an entry of a table takes: its place in the dictionary, the tuple, the client
 UNIT = 64 << 20  # bytes of a plain file that one process takes at a time
@@ -1101,9 +1102,7 @@ def shape(text):
 
 def header(words, key, window, files, problems, **more):
     """Return the first line of a partial: by which method it was made."""
-    totals = {
-        name: sum(file[name] for file in files) for name in ("lines", "counted", "malformed", "pending", "outside")
-    }
+    totals = {name: sum(file[name] for file in files) for name in (*FATES, "outside")}
     if not words.addresses:  # a line that nobody could read has all that a visitor sent
         files = [{**file, "samples": [{**item, "line": shape(item["line"])} for item in file["samples"]]}
                  for file in files]  # fmt: skip
@@ -1202,9 +1201,10 @@ class Store:
         os.makedirs(folder, mode=0o700, exist_ok=True)
         self.lock = open(os.path.join(folder, "lock"), "w")  # noqa: SIM115 (held until we end)
         fcntl.flock(self.lock, fcntl.LOCK_EX)
-        self.state = {"schema": SCHEMA, "key": fingerprint(key, b"key"), "streams": [], "segments": [], "losses": []}
+        self.state = {"schema": SCHEMA, "key": fingerprint(key, b"key"), "streams": [], "segments": [], "losses": [],
+                      "forgotten": dict.fromkeys(("logs", *FATES), 0), "dropped": 0}  # fmt: skip
         with contextlib.suppress(FileNotFoundError), open(os.path.join(folder, "state.json"), encoding="utf-8") as file:
-            self.state = json.load(file)
+            self.state |= json.load(file)
         if self.state["key"] != fingerprint(key, b"key"):
             raise RefusedError(f"what {folder} holds was counted with another key; move it away to count anew")
         self._tidy()
@@ -1247,8 +1247,15 @@ class Store:
             files.append(self._read(group, self._new(group[0], streams), reader, told, streams))
         for log in logs:
             log.close()
-        kept = [stream for stream in streams if not self._forgotten(stream, keep_days)]
-        self._commit(cells, {**self.state, "streams": kept, "losses": losses[-50:]}, words, keep_days)
+        state = {**self.state, "streams": [], "losses": losses[-50:], "forgotten": dict(self.state["forgotten"])}
+        for stream in streams:
+            if not self._forgotten(stream, keep_days):
+                state["streams"].append(stream)
+                continue
+            state["forgotten"]["logs"] += 1  # what was counted of it may still be held: its sums stay
+            for name in FATES:
+                state["forgotten"][name] += stream[name]
+        self._commit(cells, state, keep_days)
         return files, problems
 
     def trim(self, paths, days, share):
@@ -1320,8 +1327,7 @@ class Store:
                 return stream, []
         fits = [stream for stream in streams if 0 < stream["head_length"] <= len(log.head)
                 and fingerprint(self.key, log.head[: stream["head_length"]]) == stream["head"]]  # fmt: skip
-        name = log.name(self.key)
-        ahead = [stream for stream in streams if len(log.head) < stream["head_length"] and stream["name"] == name]
+        ahead = []
         for stream in sorted(fits, key=lambda stream: -stream["offset"]):
             length = stream["tail_length"]
             tail = log.piece(stream["offset"] - length, length)
@@ -1403,7 +1409,7 @@ class Store:
     def _forgotten(self, stream, keep_days):
         return stream["lost"] and time.time() - stream["read"] > keep_days * 86400
 
-    def _commit(self, cells, state, words, keep_days):
+    def _commit(self, cells, state, keep_days):
         """Write the new lines, then the state that names them: one rename makes both count."""
         lines, names = cells.all(), list(state["segments"])
         first = next(lines, None)
@@ -1416,8 +1422,8 @@ class Store:
             oldest = SLOT % max(0, int(time.time() / 60) - keep_days * 1440)
             name = f"segment-{os.urandom(8).hex()}.gz"
             with open(os.path.join(self.folder, name), "wb") as out:
-                recent = (line for line in combined(whole) if not old or not older(line, oldest))
-                write_partial(out, {"schema": SCHEMA}, recent)
+                made = combined(whole)
+                write_partial(out, {"schema": SCHEMA}, self._recent(made, oldest, state) if old else made)
                 out.flush()
                 os.fsync(out.fileno())
             names = [other for other in names if other not in old] + [name]
@@ -1427,6 +1433,14 @@ class Store:
         for name in old:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(self.folder, name))
+
+    def _recent(self, lines, oldest, state):
+        """Yield those lines that are not too old to be kept; note how many accesses are dropped with the others."""
+        for line in lines:
+            if not older(line, oldest):
+                yield line
+            elif line.startswith(b"n "):
+                state["dropped"] += int(line.partition(b"\t")[2].partition(b" ")[0])
 
     def _write_state(self, state):
         place = os.path.join(self.folder, "state.json")
@@ -1456,7 +1470,18 @@ class Store:
             files.append(
                 {**data, "from": 0, "to": stream["offset"], "size": stream["offset"], "stream": stream["name"]}
             )
-        head = header(words, self.key, window, files, problems, losses=self.state["losses"], outside=None)
+        gone, dropped = self.state["forgotten"], self.state["dropped"]
+        told = [
+            *(
+                [f"{gone['lines']} lines stood in {gone['logs']} logs that were gone too long to be named"]
+                * (gone["logs"] > 0)
+            ),
+            *([f"{dropped} accesses were too old to be kept, and are not among the counted any more"] * (dropped > 0)),
+        ]
+        problems = [*({"words": words} for words in told), *problems]
+        sums = {name: gone[name] + sum(file[name] for file in files) for name in FATES}
+        sums["lines"], sums["counted"] = sums["lines"] - dropped, sums["counted"] - dropped
+        head = header(words, self.key, window, files, problems, losses=self.state["losses"], outside=None, **sums)
         whole = combined(heapq.merge(*(self.lines(name) for name in self.state["segments"])))
         return head, combined(fitted(whole, window, words.addresses))
 
