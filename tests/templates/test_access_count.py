@@ -16,7 +16,7 @@ GIVEN = {
 def test_the_program_gets_every_word() -> None:
     text = render("access_count", "hikeshi-count.service.j2", **GIVEN)
     service = unit(text)["Service"]
-    (start,), (after,) = service["ExecStart"], service["ExecStartPost"]
+    (start,), (after,) = service["ExecStart"], service["ExecStopPost"]
     words = start.split()
     assert words[:2] == ["/usr/local/lib/hikeshi/count", "store"] and after.split()[1] == "trim"
     for line in (start, after):

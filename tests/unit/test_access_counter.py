@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.unit import access_oracle as oracle
-from tests.unit.access_counter import PROGRAM, check, count, program
+from tests.unit.access_counter import KEY, PROGRAM, check, count, program
 from tests.unit.access_lines import HOSTILE, LB_HOSTILE, LB_MALFORMED, MALFORMED, NOW, Lines, drawn
 
 ALL = bool(os.environ.get("HIKESHI_TEST_ALL"))
@@ -234,6 +234,48 @@ def test_memory_is_bounded_and_the_count_stays_exact(tmp_path: Path) -> None:
                 found[key] += 1
     assert head["counted"] == MANY and found == {"c": MANY, "p": MANY, "v": MANY}
     assert {path.name for path in tmp_path.iterdir()} == {"access.log", "partial.gz"}
+
+
+def many(number: int) -> bytes:
+    """Return lines of which each has another client, path and agent."""
+    line = b'10.0.%d.%d - - [27/Nov/2026:08:00:07 +0000] "GET /%d HTTP/1.1" 200 7 "-" "Mozilla %d"\n'
+    return b"".join(line % (one >> 8, one & 255, one, one) for one in range(number))
+
+
+@pytest.mark.parametrize("more", [["--processes", "2"], ["--memory", "64"], ["--memory", "512"]])
+def test_a_full_disk_is_one_sentence(more: list[str], tmp_path: Path) -> None:
+    """Where several processes hand over, where memory is short, and where the partial is written."""
+    (tmp_path / "many.log").write_bytes(many(40_000))
+    words = ["files", tmp_path / "many.log", *more, "--output", tmp_path / "partial.gz", "--spill", tmp_path]
+    done = subprocess.run(
+        ["/bin/bash", "-c", 'ulimit -f 200; exec "$@"', "-", sys.executable, PROGRAM, *words],
+        env={**os.environ, program.KEY: "00" * 32}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2 and done.stdout == ""
+    (said,) = done.stderr.splitlines()
+    assert said.startswith("count refused: ") and f"cannot be written to {tmp_path}" in said and "make room" in said
+    assert "File too large" in said
+    assert {path.name for path in tmp_path.iterdir()} <= {"many.log", "partial.gz"}
+
+
+@pytest.mark.parametrize("verb", ["files", "auto", "store"])
+def test_what_does_not_fit_into_memory_goes_to_a_disk(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On hosts nobody says where to, and the folder for what is temporary may be memory."""
+    (tmp_path / "many.log").write_bytes(many(40_000))
+    (tmp_path / "disk").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "disk"))
+    monkeypatch.setattr(program, "budget", lambda _: 1 << 20)
+    folders: list[object] = []
+    real = program.tempfile.TemporaryFile
+    monkeypatch.setattr(
+        program.tempfile, "TemporaryFile", lambda **named: folders.append(named["dir"]) or real(**named)
+    )
+    store = [] if verb == "files" else ["--store", str(tmp_path / "store")]
+    assert program.main([verb, *store, "--output", str(tmp_path / "out"), str(tmp_path / "many.log")], KEY.hex()) == 0
+    assert set(folders) == {str(tmp_path / ("store" if verb == "store" else "disk"))}
+    assert not list((tmp_path / "disk").iterdir())
 
 
 def test_bad_files_do_no_harm(tmp_path: Path) -> None:

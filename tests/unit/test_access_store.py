@@ -416,6 +416,61 @@ def test_the_sums_hold_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert any("too old" in words for words in said) or keep == 400, said
 
 
+@pytest.mark.parametrize("damage", ["cut", "empty", "no object", "an empty object", "other lists"])
+def test_a_damaged_state_is_named_with_the_way_out(
+    damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = Server(tmp_path / "log", SEED)
+    words = ["--store", str(tmp_path / "store"), *server.patterns()]
+    server.write(50)
+    server.finish_line()
+    take_in(*words)
+    state = tmp_path / "store" / "state.json"
+    whole = json.loads(state.read_text())
+    state.write_text({
+        "cut": state.read_text()[:200], "empty": "", "no object": "[1]", "an empty object": "{}",
+        "other lists": json.dumps({**whole, "streams": [1]}),
+    }[damage])  # fmt: skip
+    for verb in ("store", "answer", "trim"):
+        capsys.readouterr()
+        assert program.main([verb, *words], KEY.hex()) == 2
+        (said,) = capsys.readouterr().err.splitlines()
+        assert f"{state} is damaged" in said and f"Move {tmp_path}/store away" in said
+    assert all((tmp_path / "store" / name).is_file() for name in whole["segments"])
+    (tmp_path / "store").rename(tmp_path / "aside")
+    check(count(tmp_path, "answer", *words, "--by", "minute"), server.truth(by="minute"))
+
+
+@pytest.mark.parametrize("damage", ["cut", "removed"])
+def test_a_damaged_segment_keeps_nothing_from_being_counted_and_trimmed(
+    damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = Server(tmp_path / "log", SEED)
+    words = ["--store", str(tmp_path / "store"), *server.patterns()]
+    statuses = set()
+    for day in range(12):
+        server.write(20)
+        server.rotate("rename")
+        old = time.time() - 86400 * (20 - day)
+        os.utime(server.folder / "access.log.1", (old, old))
+        statuses.add(program.main(["store", *words], KEY.hex()))
+        if day == 1:
+            segment = max((tmp_path / "store").glob("segment-*"), key=lambda path: path.stat().st_mtime_ns)
+            whole = segment.read_bytes()
+            segment.write_bytes(whole[:-50])
+            if damage == "removed":
+                segment.unlink()
+    assert statuses == {0, 2}
+    capsys.readouterr()
+    assert program.main(["answer", *words, "--output", str(tmp_path / "out")], KEY.hex()) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert f"{segment} is damaged" in said and f"Move {tmp_path}/store away" in said
+    assert program.main(["trim", *words, "--log-days", "12"], KEY.hex()) == 0
+    assert len(list(server.folder.glob("access.log.*"))) == 3
+    segment.write_bytes(whole)
+    check(count(tmp_path, "answer", *words, "--by", "minute"), server.truth(by="minute"))
+
+
 def two_partials(tmp_path: Path) -> tuple[Path, bytes, bytes]:
     """Return a folder with the partials a.gz and b.gz of two hosts that some visitors share, and their logs."""
     logs = []

@@ -135,6 +135,15 @@ class RefusedError(Exception):
     """Not done; the words say why, and what to do."""
 
 
+@contextlib.contextmanager
+def writing(what, place, cure="make room there"):
+    """Refuse, with what cannot be written where, when a disk is full or fails."""
+    try:
+        yield
+    except OSError as error:
+        raise RefusedError(f"{what} cannot be written to {place}: {error.strerror or error}; {cure}") from error
+
+
 # What a line says
 
 
@@ -406,7 +415,7 @@ class Cells:
     def spill(self):
         """Write all there is to disk, as one sorted run of a file that has no name any more."""
         run = tempfile.TemporaryFile(dir=self.folder, buffering=1 << 20)  # noqa: SIM115 (it is read at the end)
-        run.writelines(line + b"\n" for line in self.lines())
+        write_run(run, self.lines(), self.folder)
         self.runs.append(run)
 
     def all(self):
@@ -419,6 +428,16 @@ class Cells:
             run.seek(0)
         yield from combined(heapq.merge(*map(stripped, self.runs)))
         self.runs = []
+
+
+def write_run(run, lines, folder):
+    """Write lines to a temporary file, which is read through another buffer."""
+    cure = "make room there, or name another folder by --spill"
+    with (
+        writing("what does not fit into memory", folder or tempfile.gettempdir(), cure),
+        open(run.fileno(), "wb", buffering=1 << 20, closefd=False) as out,
+    ):
+        out.writelines(line + b"\n" for line in lines)
 
 
 def stripped(lines):
@@ -1019,12 +1038,14 @@ def _shared(work, words, key, window, told):
     def worker(number):
         cells = new_cells(words, key, window)
         reader = Reader(cells, **options_of(words))
-        done = []
-        while (index := todo.get()) is not None:
-            done.append((index, read_unit(reader, work[index], key, lambda size: results.put(size))))
-        with open(runs[number].fileno(), "wb", buffering=1 << 20, closefd=False) as out:
-            for line in cells.all():
-                out.write(line + b"\n")
+        try:
+            done = []
+            while (index := todo.get()) is not None:
+                done.append((index, read_unit(reader, work[index], key, lambda size: results.put(size))))
+            write_run(runs[number], cells.all(), words.spill)
+        except (RefusedError, OSError) as error:
+            results.put(error)
+            return
         results.put((number, done))
 
     started = [context.Process(target=worker, args=(number,), daemon=True) for number in range(words.processes)]
@@ -1041,6 +1062,8 @@ def _shared(work, words, key, window, told):
         if isinstance(result, int):
             told.add(result)
             continue
+        if isinstance(result, Exception):
+            raise result
         files.update(result[1])
         left -= 1
     for process in started:
@@ -1203,11 +1226,32 @@ class Store:
         fcntl.flock(self.lock, fcntl.LOCK_EX)
         self.state = {"schema": SCHEMA, "key": fingerprint(key, b"key"), "streams": [], "segments": [], "losses": [],
                       "forgotten": dict.fromkeys(("logs", *FATES), 0), "dropped": 0}  # fmt: skip
-        with contextlib.suppress(FileNotFoundError), open(os.path.join(folder, "state.json"), encoding="utf-8") as file:
-            self.state |= json.load(file)
+        self.place, self.damaged = os.path.join(folder, "state.json"), []
+        with contextlib.suppress(FileNotFoundError), open(self.place, encoding="utf-8") as file:
+            self.state |= self._loaded(file)
         if self.state["key"] != fingerprint(key, b"key"):
             raise RefusedError(f"what {folder} holds was counted with another key; move it away to count anew")
         self._tidy()
+
+    def _loaded(self, file):
+        """Return the state that a file holds; refuse one that is damaged."""
+        try:
+            state = json.load(file)
+            if not all(state[name] for name in ("schema", "key")) or not isinstance(state["losses"], list):
+                raise ValueError("it is no state")
+            if not all(
+                isinstance(item, kind) for name, kind in (("streams", dict), ("segments", str)) for item in state[name]
+            ):
+                raise ValueError("it does not say what was read")
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise self._refusal(self.place, error) from error
+        return state
+
+    def _refusal(self, path, error):
+        return RefusedError(
+            f"{path} is damaged: {error}. Move {self.folder} away, and count again: the logs that are still there are "
+            "counted anew, and older days are lost; nothing here is mended or removed by itself"
+        )
 
     def close(self):
         """Let others in."""
@@ -1255,7 +1299,10 @@ class Store:
             state["forgotten"]["logs"] += 1  # what was counted of it may still be held: its sums stay
             for name in FATES:
                 state["forgotten"][name] += stream[name]
-        self._commit(cells, state, keep_days)
+        with writing("what was counted", self.folder):
+            self._commit(cells, state, keep_days)
+        if self.damaged:
+            raise RefusedError(self.damaged[0])
         return files, problems
 
     def trim(self, paths, days, share):
@@ -1416,8 +1463,8 @@ class Store:
         old = []
         if first is not None:
             if len(names) >= SEGMENTS_MOST:
-                size = {name: os.path.getsize(os.path.join(self.folder, name)) for name in names}
-                old = sorted(names, key=size.get)[:-1]
+                size = {name: self._size(name) for name in names}
+                old = [name for name in sorted(names, key=size.get)[:-1] if self._whole(name)]
             whole = heapq.merge(itertools.chain([first], lines), *(self.lines(name) for name in old))
             oldest = SLOT % max(0, int(time.time() / 60) - keep_days * 1440)
             name = f"segment-{os.urandom(8).hex()}.gz"
@@ -1434,6 +1481,21 @@ class Store:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(self.folder, name))
 
+    def _size(self, name):
+        try:
+            return os.path.getsize(os.path.join(self.folder, name))
+        except FileNotFoundError:
+            return 0
+
+    def _whole(self, name):
+        """Say whether a segment can be read; a damaged one must not keep what is new from being counted."""
+        try:
+            collections.deque(self.lines(name), maxlen=0)
+        except RefusedError as problem:
+            self.damaged.append(str(problem))
+            return False
+        return True
+
     def _recent(self, lines, oldest, state):
         """Yield those lines that are not too old to be kept; note how many accesses are dropped with the others."""
         for line in lines:
@@ -1443,12 +1505,11 @@ class Store:
                 state["dropped"] += int(line.partition(b"\t")[2].partition(b" ")[0])
 
     def _write_state(self, state):
-        place = os.path.join(self.folder, "state.json")
-        with open(place + ".new", "w", encoding="utf-8") as out:
+        with open(self.place + ".new", "w", encoding="utf-8") as out:
             json.dump(state, out)
             out.flush()
             os.fsync(out.fileno())
-        os.replace(place + ".new", place)
+        os.replace(self.place + ".new", self.place)
         handle = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(handle)
@@ -1457,8 +1518,12 @@ class Store:
 
     def lines(self, name):
         """Yield the lines of a segment."""
-        with open(os.path.join(self.folder, name), "rb") as file:
-            yield from read_partial(file)[1]
+        path = os.path.join(self.folder, name)
+        try:
+            with open(path, "rb") as file:
+                yield from read_partial(file)[1]
+        except (OSError, ValueError) as error:
+            raise self._refusal(path, error) from error
 
     def partial(self, words, window, problems):
         """Return (header, lines) of all that is held, for a window."""
@@ -1471,14 +1536,12 @@ class Store:
                 {**data, "from": 0, "to": stream["offset"], "size": stream["offset"], "stream": stream["name"]}
             )
         gone, dropped = self.state["forgotten"], self.state["dropped"]
-        told = [
-            *(
-                [f"{gone['lines']} lines stood in {gone['logs']} logs that were gone too long to be named"]
-                * (gone["logs"] > 0)
-            ),
-            *([f"{dropped} accesses were too old to be kept, and are not among the counted any more"] * (dropped > 0)),
-        ]
-        problems = [*({"words": words} for words in told), *problems]
+        told = []
+        if gone["logs"]:
+            told.append(f"{gone['lines']} lines stood in {gone['logs']} logs that were gone too long to be named")
+        if dropped:
+            told.append(f"{dropped} accesses were too old to be kept, and are not among the counted any more")
+        problems = [*({"words": text} for text in told), *problems]
         sums = {name: gone[name] + sum(file[name] for file in files) for name in FATES}
         sums["lines"], sums["counted"] = sums["lines"] - dropped, sums["counted"] - dropped
         head = header(words, self.key, window, files, problems, losses=self.state["losses"], outside=None, **sums)
@@ -1843,6 +1906,14 @@ def checked(words):
     return Window(words.since, words.until, words.by, words.zone)
 
 
+def spill_folder(words):
+    """Return where there is room for what does not fit into memory: /tmp may be memory itself."""
+    if words.verb in ("store", "answer"):
+        return words.store
+    folders = (os.environ.get("TMPDIR", ""), "/var/tmp")  # noqa: S108 (what is written there has no name)
+    return next((folder for folder in folders if folder and os.access(folder, os.W_OK)), "")
+
+
 def main(given=None, key=None):
     """Do as the words say; return the exit status."""
     words = arguments().parse_intermixed_args(given)
@@ -1864,6 +1935,7 @@ def main(given=None, key=None):
         key = key_of(words, key)
         if words.verb == "auto":
             words.verb = "answer" if os.path.isdir(words.store) else "files"
+        words.spill = words.spill or spill_folder(words)
         paths = words.file + [path for pattern in words.glob for path in sorted(glob.glob(pattern))]
         if words.verb == "files":
             head, lines = count_files(paths, words, key, window)
@@ -1879,7 +1951,7 @@ def main(given=None, key=None):
                 print(json.dumps(head))
                 return 0
         if words.output:
-            with open(words.output, "wb") as out:
+            with writing("what was counted", words.output), open(words.output, "wb") as out:
                 write_partial(out, head, lines)
         else:
             write_partial(sys.stdout.buffer, head, lines)
