@@ -246,9 +246,9 @@ def many(number: int) -> bytes:
 def test_a_full_disk_is_one_sentence(more: list[str], tmp_path: Path) -> None:
     """Where several processes hand over, where memory is short, and where the partial is written."""
     (tmp_path / "many.log").write_bytes(many(40_000))
-    words = ["files", tmp_path / "many.log", *more, "--output", tmp_path / "partial.gz", "--spill", tmp_path]
+    words = ["files", f"{tmp_path}/many.log", *more, "--output", f"{tmp_path}/partial.gz", "--spill", str(tmp_path)]
     done = subprocess.run(
-        ["/bin/bash", "-c", 'ulimit -f 200; exec "$@"', "-", sys.executable, PROGRAM, *words],
+        ["/bin/bash", "-c", 'ulimit -f 200; exec "$@"', "-", sys.executable, str(PROGRAM), *words],
         env={**os.environ, program.KEY: "00" * 32}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2 and done.stdout == ""
@@ -269,9 +269,12 @@ def test_what_does_not_fit_into_memory_goes_to_a_disk(
     monkeypatch.setattr(program, "budget", lambda _: 1 << 20)
     folders: list[object] = []
     real = program.tempfile.TemporaryFile
-    monkeypatch.setattr(
-        program.tempfile, "TemporaryFile", lambda **named: folders.append(named["dir"]) or real(**named)
-    )
+
+    def noted(**named: Any) -> Any:
+        folders.append(named["dir"])
+        return real(**named)
+
+    monkeypatch.setattr(program.tempfile, "TemporaryFile", noted)
     store = [] if verb == "files" else ["--store", str(tmp_path / "store")]
     assert program.main([verb, *store, "--output", str(tmp_path / "out"), str(tmp_path / "many.log")], KEY.hex()) == 0
     assert set(folders) == {str(tmp_path / ("store" if verb == "store" else "disk"))}
