@@ -1614,7 +1614,7 @@ class Second:
         told = {"at": at, "hits": self.hits, "sorry": self.sorry, "answered": self.answered}
         told["assets"] = assets_of(self.asked)
         told["addresses"] = len({client for client, _, _ in self.asked})
-        told["clients"] = busiest(self.asked, client_of, fast.clients(self.asked))
+        told["clients"] = busiest(self.asked, address_of, fast.clients(self.asked))
         told["networks"] = busiest(self.asked, net_of, fast.networks(self.asked))
         told["agents"], told["paths"] = busiest(self.asked, agent_of), busiest(self.asked, path_of)
         return told
@@ -1630,7 +1630,7 @@ class Fast:
 
     def clients(self, asked):
         """Take one more second; return the clients."""
-        return faster(self._clients, hits_of(asked, client_of), FLOOD_CLIENT)
+        return faster(self._clients, hits_of(asked, address_of), FLOOD_CLIENT)
 
     def networks(self, asked):
         """Take one more second; return the networks."""
@@ -1646,7 +1646,7 @@ def faster(seconds, hits, least):
     return {name for name, number in total.items() if number >= least * FOLLOW_S}
 
 
-def client_of(key):
+def address_of(key):
     """Return the client of (client, path, agent)."""
     return key[0]
 
@@ -1762,7 +1762,7 @@ def past_of(data, reader):
         with contextlib.suppress(ValueError, KeyError):
             slots[(minute_of(date, 0, None) * 60 + int(second)) // FOLLOW_S][key] += 1
     kept = list(slots.values())
-    for name_of, least in ((client_of, FLOOD_CLIENT), (net_of, FLOOD_NETWORK), (agent_of, FLOOD_AGENT)):
+    for name_of, least in ((address_of, FLOOD_CLIENT), (net_of, FLOOD_NETWORK), (agent_of, FLOOD_AGENT)):
         kept = without_floods(kept, name_of, least)
     whole = collections.Counter()
     for asked in kept:
@@ -1774,7 +1774,7 @@ def past_of(data, reader):
         "assets": assets_of(whole),
         "agents": {name: [agent["hits"], agent["assets"]] for name, agent in busiest(whole, agent_of).items()},
     }
-    for word, name_of in (("client", client_of), ("network", net_of), ("agent", agent_of), ("path", path_of)):
+    for word, name_of in (("client", address_of), ("network", net_of), ("agent", agent_of), ("path", path_of)):
         told[word] = usual([max(hits_of(asked, name_of).values(), default=0) for asked in kept])
     return told
 
