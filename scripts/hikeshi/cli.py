@@ -488,6 +488,8 @@ def count_accesses(
         screen.err.print(f"[bold red]not counted[/bold red] {screen.line(item.problem.message, 400)}")
     if done.refused:
         raise typer.Exit(_failed(done.refused))
+    if files and (lost := method.unread(done.answer)):
+        raise HikeshiError(f"nothing could be read of {', '.join(lost[:5])}: see the method above.")
 
 
 HostOption = Annotated[str, typer.Option("--host", help="Of this host only.", show_default=False)]

@@ -54,6 +54,17 @@ def test_what_a_visitor_sent_is_shown_to_those_alone_who_ask_for_addresses(
             assert shown in told and ("hunter2" in told) == bool(more)
 
 
+def test_a_file_of_which_nothing_can_be_read_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any, log: Path
+) -> None:
+    (folder := log.parent / "logs").mkdir()
+    (cut := log.parent / "cut.gz").write_bytes(gzip.compress(WEB_LOG)[:10])
+    for lost in (folder, cut):
+        assert hikeshi(monkeypatch, "count", str(log), str(lost)) == 1
+        told = capsys.readouterr()
+        assert "3 hits" in told.out and f"nothing could be read of {lost}" in told.err.replace("\n", "")
+
+
 def test_csv_has_its_method_beside_it(monkeypatch: pytest.MonkeyPatch, capsys: Any, log: Path) -> None:
     assert hikeshi(monkeypatch, "count", str(log), "--csv") == 0
     told = capsys.readouterr()

@@ -905,7 +905,7 @@ def opened(paths, problems):
         try:
             logs.append(Log(path))
         except OSError as error:
-            problems.append({"path": path, "why": error.strerror or str(error)})
+            problems.append({"path": path, "why": error.strerror or str(error), "unread": True})
     return sorted(logs, key=lambda log: (log.stat.st_mtime_ns, log.path))
 
 

@@ -80,6 +80,18 @@ def _file(host: str, file: Mapping[str, Any]) -> str:
     return one_line(words + (f" · {file['note']}" if file["note"] else ""), 400)
 
 
+def unread(answer: Answer) -> list[str]:
+    """Return the files of which nothing at all could be read."""
+    return [
+        one_line(str(item.get("path")), 200)
+        for head in answer.heads
+        for item in (
+            *(item for item in _dicts(head["problems"]) if item.get("unread") is True),
+            *(file for file in head["files"] if file["note"] and not file["lines"]),
+        )
+    ]
+
+
 def samples(answer: Answer, most: int = 5) -> list[str]:
     """Return malformed lines with why they are none, the first of each file."""
     found = []

@@ -102,7 +102,8 @@ class Agenda:
     def on_purpose(self, host: str, subject: str) -> bool:
         """Say whether a subject of a finding or of drift is as it is because something is held, or reboots refused."""
         name = subject.partition(":")[2]
-        touched = (name in _touched(item.id) for item in self.held if item.host == host and item.active)
+        held = (item for item in self.held if item.host == host and (item.active or name.startswith("/")))
+        touched = (name in _touched(item.id) for item in held)
         return any(touched) or (host in self.shields and name in _SHIELDED)
 
     def _skew(self, host: str) -> timedelta:
