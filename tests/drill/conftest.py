@@ -17,6 +17,7 @@ import pytest
 
 from hikeshi.copies import record
 from hikeshi.drill import customers
+from hikeshi.incident import opening
 from hikeshi.site import PROJECT, load, practice_folder
 
 ALL = bool(os.environ.get("HIKESHI_TEST_ALL"))
@@ -139,7 +140,10 @@ def practice() -> Iterator[Path]:
     assert os.environ.get("HIKESHI_DRILL", "hikeshi") != "hikeshi", "set HIKESHI_DRILL: these tests break their site"
     done = hikeshi("drill", "up", timeout=1800)  # from nothing it takes minutes, on a busy machine many
     assert done.status == 0, done.err
+    # A drill leaves its incident open; a test of this run, or of one before in this checkout, has its own.
+    opening.end(load("drill"), "the tests", "left by a run before")
     yield practice_folder()
+    opening.end(load("drill"), "the tests", "the tests are over")
     if not os.environ.get("HIKESHI_TEST_KEEP"):
         assert hikeshi("drill", "down").status == 0
 
