@@ -489,7 +489,10 @@ def count_accesses(
     if done.refused:
         raise typer.Exit(_failed(done.refused))
     if files and (lost := method.unread(done.answer)):
-        raise HikeshiError(f"nothing could be read of {', '.join(lost[:5])}: see the method above.")
+        raise HikeshiError(
+            f"nothing could be read of {', '.join(lost[:5])}: the method above says why.",
+            "mend what it names, or count without: hikeshi count FILE…",
+        )
 
 
 HostOption = Annotated[str, typer.Option("--host", help="Of this host only.", show_default=False)]

@@ -126,14 +126,9 @@ def files(asked: Asked, paths: Sequence[str], processes: int, memory: int, progr
     with tempfile.TemporaryDirectory(prefix="hikeshi-count-") as folder:
         out = Path(folder) / "partial"
         words = ["files", *asked.words(), "--processes", str(processes), "--memory", str(memory), "--progress"]
-        # Spilled where there is room: /tmp may be memory.
-        words += ["--output", str(out), "--spill", _roomy(), "--", *(os.path.abspath(path) for path in paths)]  # noqa: PTH100
+        words += ["--output", str(out), "--", *(os.path.abspath(path) for path in paths)]  # noqa: PTH100
         _run([sys.executable, "-I", str(PROGRAM), *words], progress)
         return Counted(_merged(asked, {"the counter": out}))
-
-
-def _roomy() -> str:
-    return next((path for path in (os.environ.get("TMPDIR", ""), "/var/tmp") if path and os.access(path, os.W_OK)), "")  # noqa: S108
 
 
 def _run(command: Sequence[str], progress: Progress) -> None:
