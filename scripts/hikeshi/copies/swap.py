@@ -41,7 +41,7 @@ def swap_in(site: Site, copy: Copy) -> None:
         raise RefusedError(f"{copy.host} is on its way back to the original.", "swap back to the end first")
     if swap.state == "sealing":
         _ask_for_data_loss(site, copy, swap)
-        _require(site, "reboot", f"stop {copy.host} and start it from its mended disk", swap)
+        _require(site, "reboot", f"stop {copy.host} and start it from its mended disk", swap.mark)
         journaled.note_swap_open(site, copy)
         copy.swap = swap.model_copy(update={"state": "in", "carried": []})
         record.save(site, copy)  # from here on every call goes inwards
@@ -63,8 +63,8 @@ def may_go_back(site: Site, copy: Copy) -> None:
     if swap.state == "proven":
         for path in lost_with(site, copy):
             lost = f"swap the disk of {copy.host} back, and lose what {path} was given since it was swapped"
-            permissions.require(site, "data-loss", lost)
-        permissions.require(site, "reboot", f"stop {copy.host} and start it from its original disk")
+            _require(site, "data-loss", lost, f"back from {swap.mark}")
+        _require(site, "reboot", f"stop {copy.host} and start it from its original disk", f"back from {swap.mark}")
 
 
 def swap_back(site: Site, copy: Copy) -> None:
@@ -151,10 +151,10 @@ def _refuse_other(site: Site, copy: Copy) -> None:
             )
 
 
-def _require(site: Site, name: PermissionName, action: str, swap: Swap) -> None:
+def _require(site: Site, name: PermissionName, action: str, mark: str) -> None:
     """Use a permission up for this swap, once: a killed call goes on with it."""
-    if not permissions.used_for(store.journal(site).records(), name, swap.mark):
-        permissions.require(site, name, f"{action} (swap {swap.mark})")
+    if not permissions.used_for(store.journal(site).records(), name, mark):
+        permissions.require(site, name, f"{action} (swap {mark})")
 
 
 def lost_with(site: Site, copy: Copy) -> list[str]:
@@ -169,4 +169,4 @@ def _ask_for_data_loss(site: Site, copy: Copy, swap: Swap) -> None:
     for path in lost_with(site, copy):
         since = copy.taken.at.astimezone(site.zone) if copy.taken else copy.begun
         lost = f"swap the disk of {copy.host}, and lose what {path} was given since {since:%H:%M}"
-        _require(site, "data-loss", lost, swap)
+        _require(site, "data-loss", lost, swap.mark)
