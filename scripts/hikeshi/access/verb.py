@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,6 +51,12 @@ def count(words: Words) -> Counted:
         zone = windows.zone_of(words.zone)
         if words.log_zone:
             windows.zone_of(words.log_zone)
+        if not re.fullmatch(r"(last|none|[1-9][0-9]?)?", words.agent_capture):
+            raise UsageError(
+                f"--agent-capture is '{words.agent_capture}'; allowed: last, none, 1, 2 and so on, as HAProxy numbers "
+                "what it captures.",
+                "hikeshi count --agent-capture 1 FILE…",
+            )
         asked = Asked(
             windows.asked(words.since, words.until, words.by, zone, now), words.top, words.addresses,
             words.sorry_backends, words.health_path, words.agent_capture or "last", words.log_zone,
