@@ -106,6 +106,8 @@ def printing() -> Iterator[None]:
         yield
     except OSError as error:
         _let_go(sys.stdout)
+        if isinstance(error, BrokenPipeError):  # such as head, which has read enough
+            raise HikeshiError("nobody reads the rest of the output; what was done is done.") from error
         raise HikeshiError(
             f"the output cannot be printed: {error.strerror}. What was done is done, and in the journal.",
             "hikeshi incident status",
