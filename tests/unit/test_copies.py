@@ -291,6 +291,8 @@ def test_a_proven_host_is_stopped_again_by_permission_alone(
     swap.swap_in(site, copy)
     swap.proven(site, copied(site))
     for missing in ("data-loss", "reboot"):
+        assert hikeshi(monkeypatch, "copy", "web1", "--swap-back", "--check") == 0
+        assert f"refused it would be: permission '{missing}'" in " ".join(capsys.readouterr().err.split())
         assert hikeshi(monkeypatch, "copy", "web1", "--swap-back", "--yes") == 5
         assert f"hikeshi incident permit {missing}" in " ".join(capsys.readouterr().err.split())
         assert cloud.serving.disk == "mended" and cloud.serving.running

@@ -156,6 +156,8 @@ def _end_swap(site: Site, host: str, agreed: Agreed, *, back: bool, yes: bool, c
             would = f"The original of {host} is removed, and copy {found[0].id}; nothing brings them back."
         if check:
             screen.say(f"{screen.line(would)} Nothing was changed (--check)")
+            for why in swap.keeps_from_back(site, found[0]) if back else ():
+                screen.say(f"refused it would be: {screen.line(why, 300)}")
             return
         again = f"hikeshi copy {host} {option} --yes"
         if not agreed(f"{would} {'Swap back?' if back else 'Commit?'}", again, yes=yes):

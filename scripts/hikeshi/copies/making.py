@@ -277,14 +277,8 @@ def _needs(estimates: Sequence[Estimate]) -> list[tuple[PermissionName, float]]:
 
 def _why_not(site: Site, estimates: Sequence[Estimate]) -> list[str]:
     """Return why copies would be refused; nothing is written and nothing used up."""
-    decisions = permissions.ledger(store.journal(site).records())
     reasons = [_no_room(estimates)]
-    for name, amount in _needs(estimates):
-        known = decisions.get(name)
-        if known is None and name not in site.data.permissions:
-            reasons.append(f"permission '{name}' is needed: nobody has allowed it")
-        elif known and (why := known.why_not(datetime.now(UTC), amount, site.zone)):
-            reasons.append(f"permission '{name}' is needed: {why}")
+    reasons += [permissions.missing(site, name, amount) for name, amount in _needs(estimates)]
     return [reason for reason in reasons if reason]
 
 

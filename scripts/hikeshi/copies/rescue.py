@@ -274,13 +274,15 @@ def _would_go_off(look: DiskLook) -> list[Job]:
 
 def _may_hold(site: Site, copy_id: str) -> bool:
     """Say whether the customer has allowed to hold jobs on the disk of a copy."""
-    return not _why_not(site, "hold-jobs") or permissions.used_for(store.journal(site).records(), "hold-jobs", copy_id)
+    return not permissions.missing(site, "hold-jobs") or permissions.used_for(
+        store.journal(site).records(), "hold-jobs", copy_id
+    )
 
 
 def _holds(site: Site, look: DiskLook, track: Stages, jobs: Sequence[Job]) -> Sequence[Job]:
     """Return what is held on the disk before it boots; nothing where the customer has not allowed it, which is said."""
     if jobs and not _may_hold(site, look.copy):
-        why, ask = _why_not(site, "hold-jobs"), permissions.REGISTRY["hold-jobs"].ask
+        why, ask = permissions.missing(site, "hold-jobs"), permissions.REGISTRY["hold-jobs"].ask
         screen.say(
             f"[bold yellow]{bombs.count(jobs)} on the disk are not held, and go off when it has booted[/bold yellow]: "
             f"{screen.line(why, 300)}"
@@ -402,7 +404,7 @@ def foresee(site: Site, host: str) -> tuple[list[str], list[str]]:
             needs.append("spend")
     ready = copy is not None and _sealed(copy) and not _out_of_date(site, copy)
     if copy is None or not (copy.swapped or ready):
-        unheld = _why_not(site, "hold-jobs")
+        unheld = permissions.missing(site, "hold-jobs")
         holds = f"leave there what would go off, not held ({unheld})" if unheld else "hold there what would go off"
         steps.append(f"judge the copy's disk, {holds}, mend it with the roles' disk steps")
     proof = copy.swap.rehearsal if copy and copy.swap else ""
@@ -418,15 +420,7 @@ def foresee(site: Site, host: str) -> tuple[list[str], list[str]]:
         steps.append(f"nothing: {host} runs from copy {copy.id} already")
     else:
         steps.append(f"stop {host}, start it from the mended disk, prove ssh and probes, or swap back")
-    return steps, [why for name in needs if (why := _why_not(site, name))]
-
-
-def _why_not(site: Site, name: PermissionName) -> str:
-    known = permissions.ledger(store.journal(site).records()).get(name)
-    if known is None and name in site.data.permissions:
-        return ""
-    why = known.why_not(datetime.now(UTC), zone=site.zone) if known else "nobody has allowed it"
-    return f"permission '{name}' is needed: {why}" if why else ""
+    return steps, [why for name in needs if (why := permissions.missing(site, name))]
 
 
 def _foresee(site: Site, done: Rescue, *, judged: bool) -> None:

@@ -67,6 +67,13 @@ def may_go_back(site: Site, copy: Copy) -> None:
         _require(site, "reboot", f"stop {copy.host} and start it from its original disk", f"back from {swap.mark}")
 
 
+def keeps_from_back(site: Site, copy: Copy) -> list[str]:
+    """Return why that would be refused; nothing is used up."""
+    names: list[PermissionName] = ["data-loss", "reboot"] if lost_with(site, copy) else ["reboot"]
+    proven = _swap(copy).state == "proven"
+    return [why for name in names if proven and (why := permissions.missing(site, name))]
+
+
 def swap_back(site: Site, copy: Copy) -> None:
     """Have the original run again; by itself where a proof fails, or because somebody wants it."""
     if copy.swap is None or copy.swap.state == "sealing":

@@ -219,6 +219,15 @@ def require(site: Site, name: PermissionName, action: str, *, amount: float = 0)
     raise AssertionError("unreachable")
 
 
+def missing(site: Site, name: PermissionName, amount: float = 0) -> str:
+    """Return why an action would be refused for want of a permission; empty when it would not. Writes nothing."""
+    known = ledger(store.journal(site).records()).get(name)
+    if known is None and name in site.data.permissions:
+        return ""
+    why = known.why_not(datetime.now(UTC), amount, site.zone) if known else "nobody has allowed it"
+    return f"permission '{name}' is needed: {why}" if why else ""
+
+
 def used_for(records: Iterable[Record], name: PermissionName, mark: str) -> bool:
     """Say whether a permission was used by an action in whose words this mark stands: a killed one goes on by it."""
     used = (record.data for record in records if record.kind == "permission.used")
